@@ -1,0 +1,204 @@
+"""Settings: every limit with its unit and reason, from keyword arguments and ``SESSIONCACHE_*`` variables.
+
+An argument beats the environment, which beats the default. Everything is validated before any I/O; a wrong value is a
+`ConfigurationError` that names the setting. `masked` is what may be shown of a URL.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from sessioncache.errors import ConfigurationError
+from sessioncache.keys import MAX_PARTITIONS
+
+ENVIRONMENT = "SESSIONCACHE_"
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+# The driver each door uses, whatever driver the URL names: (blocking, awaiting).
+DRIVERS = {
+    "sqlite": ("sqlite+pysqlite", "sqlite+aiosqlite"),
+    "postgresql": ("postgresql+psycopg", "postgresql+psycopg"),
+    "postgres": ("postgresql+psycopg", "postgresql+psycopg"),
+}
+
+
+_PASSWORD = re.compile(r"(?<=:)[^:@/?]+(?=@)|(?<=password=)[^&]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What can be set. Times are seconds, sizes bytes, unless the name says otherwise.
+
+    Attributes:
+        redis_url: the hot tier: ``redis://``, ``rediss://`` or ``unix://``.
+        database_url: the store: ``sqlite://`` or ``postgresql://``, with or without a driver named.
+        queue_url: the Redis of RQ, which cannot live on a cluster; by default that of the hot tier.
+        prefix: what every Redis key begins with; two applications on one Redis take two prefixes.
+        queue: the RQ queue of the drain jobs.
+        job: dotted name of the drain job.
+        partitions: slices of the keyspace, 1 to 1,000; fixed once data is written.
+        lanes: how many drain jobs can run side by side; run as many worker processes.
+        ttl: how long a hot copy outlives its last use.
+        ttl_jitter: share of ``ttl`` by which it varies, so that copies made together do not expire together.
+        unknown_ttl: how long it is remembered that a key has no session: a look-up in SQL per this time, not per call.
+        window: the newest messages of a session that are kept hot.
+        window_bytes: the same bound in bytes; one message is always kept.
+        max_message_bytes: the largest message, as msgpack: Redis is blocked while it copies one.
+        max_pending: ops that may wait for the store under one key before a write is refused (`Backpressure`).
+        batch: ops in one SQL transaction: larger ones gain little and hold locks longer.
+        batch_bytes: the same bound in bytes: what a drainer holds in memory.
+        claim: session keys that one claim takes.
+        visibility: how long a claim lasts: a dead drainer's keys wait that long. Longer than any transaction.
+        lease: how long one process may take to hydrate a key before another may try.
+        hydration_timeout: how long a reader waits for a hydration before `HydrationTimeout`.
+        redis_timeout: how long one Redis command may take.
+        timeout: how long a call repeats a Redis command that got no answer.
+        database_timeout: how long to wait for a database connection, a lock or a statement.
+        retry_pause: the longest pause between two tries while the store is down.
+        slice: how long a drain job works before it makes way for another; also the pause SIGTERM may have to wait.
+        linger: how long a drain job waits for more work before it ends.
+        poll: pause between two looks for more work while it lingers.
+        wake: how long the doorbell stays pressed: a lost nudge delays draining by this.
+        sweep: how often the schedule looks for overdue work that no nudge announced.
+        touch: how often at most a mere read makes SQL learn of the access.
+        keep_ops: op ids remembered beside a hot copy, for repeats: about 22 bytes each, rewritten with every write.
+        op_retention: how long the store remembers op ids: longer than the age of the oldest Redis snapshot that may
+            ever be restored.
+        near_sessions: sessions whose messages a process keeps beside the hot tier; 0 keeps none.
+        near_bytes: the same bound in bytes of encoded messages.
+        max_connections: Redis connections of one process.
+        pool_size: database connections of one process.
+    """
+
+    redis_url: str = "redis://localhost:6379/0"
+    database_url: str = "sqlite:///sessioncache.db"
+    queue_url: str = ""
+    prefix: str = "sc"
+    queue: str = "sessioncache"
+    job: str = "workers.jobs.drain_lane"
+    partitions: int = 64
+    lanes: int = 4
+    ttl: float = 3600.0
+    ttl_jitter: float = 0.1
+    unknown_ttl: float = 5.0
+    window: int = 10_000
+    window_bytes: int = 16 * 2**20
+    max_message_bytes: int = 2**20
+    max_pending: int = 100_000
+    batch: int = 1_000
+    batch_bytes: int = 16 * 2**20
+    claim: int = 100
+    visibility: float = 30.0
+    lease: float = 10.0
+    hydration_timeout: float = 10.0
+    redis_timeout: float = 2.0
+    timeout: float = 5.0
+    database_timeout: float = 8.0
+    retry_pause: float = 5.0
+    slice: float = 10.0
+    linger: float = 0.5
+    poll: float = 0.05
+    wake: float = 10.0
+    sweep: float = 5.0
+    touch: float = 3600.0
+    keep_ops: int = 64
+    op_retention: float = 7 * 86_400.0
+    near_sessions: int = 1_000
+    near_bytes: int = 128 * 2**20
+    max_connections: int = 100
+    pool_size: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        for field in fields(self):
+            self._check_number(field.name, getattr(self, field.name))
+        if not 1 <= self.partitions <= MAX_PARTITIONS:
+            raise ConfigurationError(f"partitions must be 1 to {MAX_PARTITIONS}, not {self.partitions}.")
+        if not 1 <= self.lanes <= self.partitions:
+            raise ConfigurationError(f"lanes must be 1 to partitions ({self.partitions}), not {self.lanes}.")
+        if not 0 <= self.ttl_jitter < 1:
+            raise ConfigurationError(f"ttl_jitter is a share of ttl from 0 to below 1, not {self.ttl_jitter}.")
+        if self.database_timeout >= self.lease:
+            raise ConfigurationError("database_timeout must be below lease, or a slow load outlives its lease.")
+        if not self.prefix.isprintable() or not self.prefix or set(self.prefix) & set("{}: "):
+            raise ConfigurationError("prefix must be printable text without braces, colons or spaces.")
+        check_redis_url(self.redis_url)
+        check_redis_url(self.queue_url or self.redis_url)
+        database_url(self.database_url)
+
+    @staticmethod
+    def _check_number(name: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return
+        may_be_zero = name in {"ttl_jitter", "linger", "near_sessions", "near_bytes", "touch"}
+        if value < 0 or (value == 0 and not may_be_zero):
+            raise ConfigurationError(f"{name} must be {'0 or more' if may_be_zero else 'more than 0'}, not {value}.")
+
+
+def settings_from(arguments: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from arguments, then ``SESSIONCACHE_*`` variables, then defaults.
+
+    Raises:
+        ConfigurationError: an unknown name, or a value that cannot be used.
+    """
+    environment = os.environ if environment is None else environment
+    known = {field.name: type(field.default) for field in fields(Settings)}
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise ConfigurationError(f"There is no setting {', '.join(unknown)}; there are: {', '.join(known)}.")
+    values = {name: environment[ENVIRONMENT + name.upper()] for name in known if ENVIRONMENT + name.upper() in environment}
+    values.update(arguments)
+    return Settings(**{name: _convert(name, known[name], value) for name, value in values.items()})
+
+
+def _convert(name: str, kind: type, value: object) -> Any:
+    if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+        raise ConfigurationError(f"{name} must be {kind.__name__}, not {type(value).__name__}.")
+    if kind is str:
+        return value
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name} must be a number ({kind.__name__}), not {value!r}.") from error
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The settings that are not defaults, as ``SESSIONCACHE_*`` variables: how a child process gets them."""
+    default = Settings()
+    pairs = ((field.name, getattr(settings, field.name)) for field in fields(Settings))
+    return {ENVIRONMENT + name.upper(): str(value) for name, value in pairs if value != getattr(default, name)}
+
+
+def check_redis_url(url: str) -> str:
+    """The URL itself, if its scheme is one of Redis; else `ConfigurationError`."""
+    scheme = url.partition("://")[0]
+    if "://" not in url or scheme not in REDIS_SCHEMES:
+        raise ConfigurationError(f"The Redis URL must begin with redis://, rediss:// or unix://, not {scheme[:40]!r}.")
+    return url
+
+
+def database_url(url: str, *, awaiting: bool = False) -> URL:
+    """The database URL with the driver that fits the door.
+
+    Raises:
+        ConfigurationError: not a URL, or not of SQLite or PostgreSQL.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigurationError("The database URL cannot be read; write it like postgresql://host/name.") from error
+    dialect = parsed.drivername.partition("+")[0]
+    if dialect not in DRIVERS:
+        raise ConfigurationError(f"The database URL must begin with sqlite:// or postgresql://, not {dialect[:40]!r}.")
+    return parsed.set(drivername=DRIVERS[dialect][awaiting])
+
+
+def masked(url: str) -> str:
+    """A URL as it may be shown: passwords hidden."""
+    return _PASSWORD.sub("***", url)

@@ -1,0 +1,161 @@
+"""Connections: a process's clients, and the driver that performs flows over them, blocking or awaiting.
+
+Construction does no I/O. What is built here from URLs is closed here; clients handed in stay the caller's. The first
+flow of a process is preceded by `startup`. Redis clients built here never re-send a command by themselves: flows do,
+because they know what is idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from functools import partial
+from typing import Any, TypeVar
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AwaitingRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from sessioncache import startup
+from sessioncache.config import Settings
+from sessioncache.errors import ConfigurationError
+from sessioncache.flow import Awaiting, Bell, Blocking, FirstTransaction, Flow, arun, run
+from sessioncache.nudge import Nudger
+from sessioncache.state import State
+from sessioncache.store import engine as engines
+from sessioncache.store.check import check
+
+log = logging.getLogger("sessioncache.connect")
+T = TypeVar("T")
+
+
+class NoBell:
+    """For clients handed in without a ``queue_url``: nobody to ring for; the schedule finds the work."""
+
+    def ring(self, lane: int) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _pool_options(settings: Settings, retry: object) -> dict[str, Any]:
+    return {
+        "max_connections": settings.max_connections,
+        "timeout": settings.redis_timeout,
+        "socket_timeout": settings.redis_timeout,
+        "socket_connect_timeout": settings.redis_timeout,
+        "socket_keepalive": True,
+        "retry": retry,
+    }
+
+
+def _without_unix_options(url: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if not url.startswith("unix://") or key not in _TCP_ONLY}
+
+
+_TCP_ONLY = frozenset({"socket_keepalive", "socket_connect_timeout"})
+
+
+def _checked(client: Any) -> Any:
+    if client.connection_pool.connection_kwargs.get("decode_responses"):
+        raise ConfigurationError("The Redis client decodes responses, but messages are binary; use decode_responses=False.")
+    return client
+
+
+def _bell(settings: Settings, state: State, *, handed_in: bool) -> Nudger | NoBell:
+    return NoBell() if handed_in and not settings.queue_url else Nudger(settings, state.counters)
+
+
+class BlockingConnections:
+    """Runs flows by blocking. Safe to use from any thread."""
+
+    def __init__(self, settings: Settings, hot: redis.Redis | None = None, engine: Engine | None = None) -> None:
+        self.settings, self.state = settings, State.of(settings)
+        self._own_hot = None if hot else _blocking_hot(settings)
+        self._own_engine = None if engine else engines.blocking(settings)
+        self._bell = _bell(settings, self.state, handed_in=hot is not None)
+        first = FirstTransaction(partial(check, partitions=settings.partitions))
+        self.driver = Blocking(
+            _checked(hot or self._own_hot),
+            self._own_engine or engines.prepared(_given(engine)),
+            self._bell,
+            first,
+        )
+        self._lock, self._started = threading.Lock(), False
+
+    def run(self, flow: Flow[T]) -> T:
+        """The result of a flow."""
+        if not self._started:
+            with self._lock:
+                if not self._started:
+                    run(startup.start(self.state), self.driver.perform)
+                    self._started = True
+        return run(flow, self.driver.perform)
+
+    def close(self) -> None:
+        """Send what nudges wait, and close what was opened here."""
+        self._bell.close()
+        if self._own_hot is not None:
+            self._own_hot.connection_pool.disconnect()
+        if self._own_engine is not None:
+            self._own_engine.dispose()
+
+
+class AwaitingConnections:
+    """Runs flows by awaiting, on one event loop."""
+
+    def __init__(
+        self, settings: Settings, hot: redis.asyncio.Redis | None = None, engine: AsyncEngine | None = None
+    ) -> None:
+        self.settings, self.state = settings, State.of(settings)
+        self._own_hot = None if hot else _awaiting_hot(settings)
+        self._own_engine = None if engine else engines.awaiting(settings)
+        self._bell = _bell(settings, self.state, handed_in=hot is not None)
+        if engine is not None:
+            engines.prepared(engine.sync_engine)
+        first = FirstTransaction(partial(check, partitions=settings.partitions))
+        self.driver = Awaiting(_checked(hot or self._own_hot), _given(engine or self._own_engine), self._bell, first)
+        self._lock, self._started = asyncio.Lock(), False
+
+    async def run(self, flow: Flow[T]) -> T:
+        """The result of a flow."""
+        if not self._started:
+            async with self._lock:
+                if not self._started:
+                    await arun(startup.start(self.state), self.driver.perform)
+                    self._started = True
+        return await arun(flow, self.driver.perform)
+
+    async def close(self) -> None:
+        """Send what nudges wait, and close what was opened here."""
+        await asyncio.to_thread(self._bell.close)
+        if self._own_hot is not None:
+            await self._own_hot.connection_pool.disconnect()
+        if self._own_engine is not None:
+            await self._own_engine.dispose()
+
+
+def _given(value: T | None) -> T:
+    if value is None:
+        raise ConfigurationError("Hand in both the Redis client and the engine, or neither.")
+    return value
+
+
+def _blocking_hot(settings: Settings) -> redis.Redis:
+    options = _without_unix_options(settings.redis_url, _pool_options(settings, Retry(NoBackoff(), 0)))
+    return redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(settings.redis_url, **options))
+
+
+def _awaiting_hot(settings: Settings) -> redis.asyncio.Redis:
+    options = _without_unix_options(settings.redis_url, _pool_options(settings, AwaitingRetry(NoBackoff(), 0)))
+    pool = redis.asyncio.BlockingConnectionPool.from_url(settings.redis_url, **options)
+    return redis.asyncio.Redis(connection_pool=pool)
+
+
+__all__ = ["AwaitingConnections", "Bell", "BlockingConnections"]

@@ -1,0 +1,108 @@
+"""Every error that crosses the door, as one tree of named situations.
+
+Guarantee: no exception of redis, rq or sqlalchemy reaches a caller. Foreign errors are translated at one border
+(`borders.py`) and kept as ``__cause__``. A message is a sentence that says what to do next; it never holds a secret
+or a message's content.
+"""
+
+from __future__ import annotations
+
+
+class SessionCacheError(Exception):
+    """The root of the tree: ``except SessionCacheError`` catches all of it."""
+
+
+class ConfigurationError(SessionCacheError):
+    """A setting, URL or handed-in client cannot be used; nothing was started."""
+
+
+class LayoutMismatch(ConfigurationError):
+    """Redis or SQL was laid out with another number of partitions or another layout version."""
+
+
+class SchemaMismatch(ConfigurationError):
+    """The database schema is missing, behind or ahead of this library."""
+
+
+class InvalidInput(SessionCacheError, ValueError):
+    """The caller's argument is refused; nothing was written."""
+
+
+class InvalidMessage(InvalidInput):
+    """A message that JSON cannot say, or that is too large; names the path of the offending value."""
+
+
+class InvalidKey(InvalidInput):
+    """A session key, message id or owner outside its limits."""
+
+
+class SessionNotFound(SessionCacheError, LookupError):
+    """No session is current under this key, or it belongs to another owner."""
+
+
+class SessionMoved(SessionCacheError):
+    """Another session is current under this key now.
+
+    Attributes:
+        session_id: the id the caller meant.
+        current: the id that is current now.
+    """
+
+    def __init__(self, message: str, *, session_id: str, current: str) -> None:
+        super().__init__(message)
+        self.session_id = session_id
+        self.current = current
+
+
+class SessionDeleted(SessionCacheError):
+    """The session was deleted; nothing was written."""
+
+
+class VersionConflict(SessionCacheError):
+    """The key's version is not the expected one; nothing was written.
+
+    Attributes:
+        expected: the version the caller named.
+        current: the key's version now.
+    """
+
+    def __init__(self, message: str, *, expected: int, current: int) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.current = current
+
+
+class Backpressure(SessionCacheError):
+    """The key's pending log is full: the store has not kept up; nothing was written."""
+
+
+class HydrationTimeout(SessionCacheError):
+    """The history could not be brought back from the store within the deadline."""
+
+
+class HotTierUnavailable(SessionCacheError):
+    """Redis did not answer within the configured time. Whether a write took effect is unknown; repeat it with its id."""
+
+
+class HotTierFull(SessionCacheError):
+    """Redis has reached ``maxmemory`` and refused the write whole."""
+
+
+class HotTierRefused(SessionCacheError):
+    """Redis answered with an error that repeating does not mend."""
+
+
+class StoreUnavailable(SessionCacheError):
+    """The database did not answer, or not in time. Whether a transaction was committed is unknown."""
+
+
+class StoreRefused(SessionCacheError):
+    """The database refused a change for its content.
+
+    Attributes:
+        reason: the database's own code: an SQLSTATE, or the name of an SQLite result code.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,235 @@
+"""Flows: each story is written once, as a generator of requests, and performed by one of two drivers.
+
+A flow yields requests to the outside world (evaluate a script, run a transaction, ring, pause) and is sent the replies.
+`run` performs them by blocking, `arun` by awaiting; nothing else in this package knows which. An error of the outside
+world is translated (`borders.py`) and thrown into the flow at the request that met it.
+
+Assumes: every request may fail after it took effect (a lost reply, an unknown commit), so flows repeat only what is
+idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import redis.asyncio
+from redis.exceptions import NoScriptError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from sessioncache.borders import FOREIGN, translate
+from sessioncache.errors import SessionCacheError
+from sessioncache.scripts import Script
+
+T = TypeVar("T")
+
+# The execution option that makes SQLite take its write lock at BEGIN (see `store.engine`).
+WRITES = "sessioncache_writes"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Run a script; its reply is sent back as redis-py gives it: bytes, integers and lists."""
+
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[str | bytes | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Run plain Redis commands in one round trip; the list of their replies is sent back."""
+
+    commands: tuple[tuple[str | int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transact:
+    """Run ``work`` in one transaction, committed when it returns; its result is sent back.
+
+    A transaction that does not write sees one snapshot of the store.
+    """
+
+    work: Callable[[Connection], Any]
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Send a nudge for a lane, behind the caller's back."""
+
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait, in seconds."""
+
+    seconds: float
+
+
+Request = Evaluate | Command | Transact | Ring | Pause
+Flow = Generator[Request, Any, T]
+
+
+class Bell(Protocol):
+    """What sends nudges; it never blocks and never raises."""
+
+    def ring(self, lane: int) -> None:
+        """Send a nudge for this lane soon."""
+
+
+def run(flow: Flow[T], perform: Callable[[Request], Any]) -> T:
+    """Drive a flow to its result by blocking."""
+    try:
+        request = next(flow)
+        while True:
+            try:
+                reply = perform(request)
+            except SessionCacheError as error:
+                request = flow.throw(error)
+            else:
+                request = flow.send(reply)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        flow.close()
+
+
+async def arun(flow: Flow[T], perform: Callable[[Request], Awaitable[Any]]) -> T:
+    """Drive a flow to its result by awaiting."""
+    try:
+        request = next(flow)
+        while True:
+            try:
+                reply = await perform(request)
+            except SessionCacheError as error:
+                request = flow.throw(error)
+            else:
+                request = flow.send(reply)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        flow.close()
+
+
+def _isolation(engine: Engine, *, writes: bool) -> dict[str, Any]:
+    if engine.dialect.name == "postgresql":
+        return {"isolation_level": "READ COMMITTED" if writes else "REPEATABLE READ"}
+    return {WRITES: writes}
+
+
+class FirstTransaction:
+    """Checks the store before the first transaction of a process, in that transaction."""
+
+    def __init__(self, check: Callable[[Connection], None]) -> None:
+        self._check, self._checked = check, False
+
+    def checked(self, work: Callable[[Connection], T], connection: Connection) -> T:
+        """The result of ``work``, after the check if that is still to do."""
+        if self._checked:
+            return work(connection)
+        self._check(connection)
+        result = work(connection)
+        self._checked = True
+        return result
+
+
+class Blocking:
+    """Performs requests by blocking."""
+
+    def __init__(self, hot: redis.Redis, engine: Engine, bell: Bell, first: FirstTransaction) -> None:
+        self.hot, self.engine, self.bell, self.first = hot, engine, bell, first
+
+    def perform(self, request: Request) -> Any:
+        """The reply to one request."""
+        try:
+            return self._performers[type(request)](self, request)
+        except FOREIGN as error:
+            raise translate(error) from error
+
+    def _evaluate(self, request: Evaluate) -> Any:
+        script = request.script
+        try:
+            return self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
+        except NoScriptError:
+            return self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
+
+    def _command(self, request: Command) -> list[Any]:
+        with self.hot.pipeline(transaction=False) as pipeline:
+            for command in request.commands:
+                pipeline.execute_command(*command)
+            return pipeline.execute()
+
+    def _transact(self, request: Transact) -> Any:
+        options = _isolation(self.engine, writes=request.writes)
+        with self.engine.connect().execution_options(**options) as connection, connection.begin():
+            return self.first.checked(request.work, connection)
+
+    def _ring(self, request: Ring) -> None:
+        self.bell.ring(request.lane)
+
+    def _pause(self, request: Pause) -> None:
+        time.sleep(request.seconds)
+
+    _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
+        Evaluate: _evaluate,
+        Command: _command,
+        Transact: _transact,
+        Ring: _ring,
+        Pause: _pause,
+    }
+
+
+class Awaiting:
+    """Performs requests by awaiting."""
+
+    def __init__(self, hot: redis.asyncio.Redis, engine: AsyncEngine, bell: Bell, first: FirstTransaction) -> None:
+        self.hot, self.engine, self.bell, self.first = hot, engine, bell, first
+
+    async def perform(self, request: Request) -> Any:
+        """The reply to one request."""
+        try:
+            return await self._performers[type(request)](self, request)
+        except FOREIGN as error:
+            raise translate(error) from error
+
+    async def _evaluate(self, request: Evaluate) -> Any:
+        script = request.script
+        try:
+            return await self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
+        except NoScriptError:
+            return await self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
+
+    async def _command(self, request: Command) -> list[Any]:
+        async with self.hot.pipeline(transaction=False) as pipeline:
+            for command in request.commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute()
+
+    async def _transact(self, request: Transact) -> Any:
+        options = _isolation(self.engine.sync_engine, writes=request.writes)
+        async with self.engine.connect() as connection:
+            connection = await connection.execution_options(**options)  # noqa: PLW2901 - the same connection
+            async with connection.begin():
+                return await connection.run_sync(lambda plain: self.first.checked(request.work, plain))
+
+    async def _ring(self, request: Ring) -> None:
+        self.bell.ring(request.lane)
+
+    async def _pause(self, request: Pause) -> None:
+        await asyncio.sleep(request.seconds)
+
+    _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
+        Evaluate: _evaluate,
+        Command: _command,
+        Transact: _transact,
+        Ring: _ring,
+        Pause: _pause,
+    }

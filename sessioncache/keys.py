@@ -1,0 +1,120 @@
+"""The keyspace: every Redis key of sessioncache, in one table.
+
+===============================  ======  =========  ============================================================
+key                              type    TTL        holds
+===============================  ======  =========  ============================================================
+``sc:{P}:history:K``             list    sliding    the newest messages of K's current session, oldest first
+``sc:{P}:meta:K``                hash    the same   run, session id, version, revision, counts, recent op ids
+``sc:{P}:pending:K``             list    none       the pending log: ops that are not in SQL yet, in version order
+``sc:{P}:lease:K``               string  seconds    the right to hydrate K
+``sc:{P}:dirty``                 zset    none       session keys with a pending log, scored by when a claim is due
+``sc:{P}:dead``                  list    none       dead letters
+``sc:{P}:wake``                  string  seconds    the doorbell: present while a nudge or a drainer is about
+``sc:{000}:layout``              hash    none       layout version and number of partitions
+``sc:schedule``                  string  seconds    who runs the schedule (one at a time)
+===============================  ======  =========  ============================================================
+
+``sc`` is the configured prefix, ``K`` a session key, ``P`` its partition: ``crc32(K) % partitions``, three digits. The
+braces make P the Redis Cluster hash tag, so that one script may touch all keys of a session. The kind stands before K:
+no session key can collide with another session's keys. That K has no session at all is a hot copy too: a ``meta``
+whose session id is empty and which lives for seconds.
+
+Guarantee (I1): a key with a TTL may vanish at any instant and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from zlib import crc32
+
+from sessioncache.errors import InvalidKey
+
+LAYOUT_VERSION = 1
+MAX_PARTITIONS = 1000
+MAX_KEY_BYTES = 512
+MAX_NAME_CHARACTERS = 255
+
+_KINDS = ("meta", "history", "pending", "lease")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def check_session_key(key: object) -> str:
+    """The key itself, if it is 1 to 512 bytes of UTF-8 without control characters; else `InvalidKey`."""
+    text = _clean_text(key, "session key")
+    if not 1 <= len(text.encode()) <= MAX_KEY_BYTES:
+        raise InvalidKey(f"A session key must be 1 to {MAX_KEY_BYTES} bytes of UTF-8, not {len(text.encode())}.")
+    return text
+
+
+def check_name(value: object, what: str) -> str:
+    """An id or owner itself, if it is 1 to 255 characters without control characters; else `InvalidKey`."""
+    text = _clean_text(value, what)
+    if not 1 <= len(text) <= MAX_NAME_CHARACTERS:
+        raise InvalidKey(f"The {what} must be 1 to {MAX_NAME_CHARACTERS} characters long, not {len(text)}.")
+    return text
+
+
+def _clean_text(value: object, what: str) -> str:
+    if type(value) is not str:
+        raise InvalidKey(f"The {what} must be a str, not {type(value).__name__}.")
+    if _CONTROL.search(value):
+        raise InvalidKey(f"The {what} must not contain control characters; remove or escape them.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidKey(f"The {what} contains a lone surrogate and is not valid UTF-8.") from error
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKeys:
+    """The Redis keys of one session key, and those of its partition."""
+
+    session_key: str
+    partition: int
+    meta: str
+    history: str
+    pending: str
+    lease: str
+    dirty: str
+    dead: str
+    wake: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionKeys:
+    """The Redis keys of one partition."""
+
+    partition: int
+    dirty: str
+    dead: str
+    wake: str
+
+
+class Keyspace:
+    """Names every Redis key, for one prefix and number of partitions."""
+
+    def __init__(self, prefix: str, partitions: int) -> None:
+        self.prefix = prefix
+        self.partitions = partitions
+        self.layout = f"{prefix}:{{000}}:layout"
+        self.schedule = f"{prefix}:schedule"
+        self.of = lru_cache(maxsize=4096)(self._of)
+
+    def partition_of(self, session_key: str) -> int:
+        """The partition of a session key: the same on every server."""
+        return crc32(session_key.encode()) % self.partitions
+
+    def of_partition(self, partition: int) -> PartitionKeys:
+        """The keys of one partition."""
+        base = f"{self.prefix}:{{{partition:03d}}}"
+        return PartitionKeys(partition, f"{base}:dirty", f"{base}:dead", f"{base}:wake")
+
+    def _of(self, session_key: str) -> SessionKeys:
+        partition = self.partition_of(check_session_key(session_key))
+        shared = self.of_partition(partition)
+        base = f"{self.prefix}:{{{partition:03d}}}"
+        meta, history, pending, lease = (f"{base}:{kind}:{session_key}" for kind in _KINDS)
+        return SessionKeys(session_key, partition, meta, history, pending, lease, shared.dirty, shared.dead, shared.wake)

@@ -1,0 +1,67 @@
+-- What every script begins with: the rules of design section 4 and 5 that several verbs share.
+-- A script is this text followed by its own. Times are milliseconds by Redis's clock; numbers travel as strings.
+
+-- meta, as a row of columns
+local RUN, COUNT, SESSION, VERSION, REVISION, TOTAL, BYTES, OPS, OWNER, TOUCHED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local COLUMNS = {'run', 'count', 'session_id', 'version', 'revision', 'total', 'bytes', 'ops', 'owner', 'touched_ms'}
+local CHUNK = 1000  -- unpack fails beyond about 8,000 values
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- the identity of the running Redis process
+local function run_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+-- The columns of a valid hot copy, else nil: published under the present run, and whole (I5).
+local function hot(meta, history)
+  local row = redis.call('HMGET', meta, unpack(COLUMNS))
+  if row[RUN] == false or row[RUN] ~= run_id() then return nil end
+  if redis.call('LLEN', history) ~= tonumber(row[COUNT]) then return nil end
+  return row
+end
+
+local function slide(meta, history, ttl_ms)
+  redis.call('PEXPIRE', meta, ttl_ms)
+  redis.call('PEXPIRE', history, ttl_ms)
+end
+
+-- The first version of an op that was applied already, else nil. `ops` is 'opid:version opid:version …'.
+local function known(ops, op_id)
+  local _, stop = string.find(ops, op_id .. ':', 1, true)
+  return stop and tonumber(string.match(ops, '^%d+', stop + 1))
+end
+
+-- The remembered ops after `added` more, cut to the newest `keep`, but never within what was just added.
+local function remember(ops, added, keep)
+  local list = {}
+  for entry in string.gmatch(ops, '%S+') do list[#list + 1] = entry end
+  for _, entry in ipairs(added) do list[#list + 1] = entry end
+  local first = math.max(1, #list - math.max(keep, #added) + 1)
+  return table.concat(list, ' ', first)
+end
+
+local function push(list, elements)
+  for first = 1, #elements, CHUNK do
+    redis.call('RPUSH', list, unpack(elements, first, math.min(first + CHUNK - 1, #elements)))
+  end
+end
+
+-- The plain header of an element of a pending log.
+local function header(version, op_id, left, at_ms, kind, session_id)
+  return table.concat({integer(version), op_id, left, integer(at_ms), kind, session_id}, ' ') .. '\n'
+end
+
+-- Marks the key dirty and rings the doorbell. 1: nobody was about, the caller sends a nudge.
+local function announce(dirty, wake, session_key, at_ms, wake_ms)
+  redis.call('ZADD', dirty, 'NX', integer(at_ms), session_key)
+  return redis.call('SET', wake, '1', 'NX', 'PX', wake_ms) and 1 or 0
+end
+

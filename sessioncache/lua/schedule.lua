@@ -1,0 +1,12 @@
+-- schedule: one process at a time runs the schedule; its turn ends by itself.
+-- KEYS  schedule
+-- ARGV  token turn_ms ('0' gives it back)
+-- Reply 1: it is this process | 0
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return 0 end
+if ARGV[2] == '0' then
+  redis.call('DEL', KEYS[1])
+  return 0
+end
+if held then redis.call('PEXPIRE', KEYS[1], ARGV[2]) else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return 1

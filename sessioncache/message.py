@@ -1,0 +1,238 @@
+r"""Messages: what may be one, how it is written in either tier, and how it is read back.
+
+A message is a JSON object: any keys, ``content`` (if present) a string, a list of blocks or null. It comes back equal,
+of the same types and key order, from either tier: msgpack in Redis, JSON text in SQL.
+
+An element of the ``history`` list is a plain header line, readable in redis-cli, then opaque msgpack::
+
+    <seq> <milliseconds since 1970, by Redis's clock> <message id>\n<msgpack of the message>
+
+Guarantees: what either tier could not give back equal is refused before anything is written, with the path of the
+offending value (`InvalidMessage`); what a caller does to a returned object changes no cache (I8), because every access
+decodes anew.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, overload
+
+import msgpack
+
+from sessioncache.errors import InvalidMessage
+
+MAX_NESTING = 100
+SMALLEST_INTEGER = -(2**63)
+LARGEST_INTEGER = 2**64 - 1
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def encode(message: object, max_bytes: int) -> bytes:
+    """The msgpack of one message.
+
+    Args:
+        message: a JSON object.
+        max_bytes: the largest encoding accepted, in bytes.
+
+    Raises:
+        InvalidMessage: JSON cannot say it, or it is too large.
+    """
+    if type(message) is not dict:
+        raise InvalidMessage(f"A message must be a dict (a JSON object), not {_name(message)}.")
+    if type(message.get("content")) not in _CONTENT:
+        raise InvalidMessage(f"$.content must be a string, a list of blocks or null, not {_name(message['content'])}.")
+    try:
+        _check(message, 1)
+    except _Unsayable as fault:
+        raise InvalidMessage(f"${''.join(reversed(fault.path))[:200]} {fault.reason}") from None
+    packed: bytes = msgpack.packb(message)
+    if len(packed) > max_bytes:
+        raise InvalidMessage(f"$ is {len(packed)} bytes long; max_message_bytes allows {max_bytes}.")
+    return packed
+
+
+class _Unsayable(Exception):
+    """Something that JSON cannot say; its path is collected on the way out, so that a good message pays nothing."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.path: list[str] = []
+
+
+def _check(value: object, depth: int) -> None:
+    check = _CHECKS.get(type(value))
+    if check is None:
+        raise _Unsayable(f"is {_name(value)}, which JSON cannot say; convert it to a plain JSON type.")
+    check(value, depth)
+
+
+def _check_nothing(_value: object, _depth: int) -> None:
+    """Booleans and null are always fine."""
+
+
+def _check_string(value: str, _depth: int) -> None:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _Unsayable("contains a lone surrogate, which UTF-8 cannot say.") from None
+
+
+def _check_integer(value: int, _depth: int) -> None:
+    if not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
+        raise _Unsayable("is an integer beyond 64 bit; send it as a string.")
+
+
+def _check_float(value: float, _depth: int) -> None:
+    if not math.isfinite(value):
+        raise _Unsayable(f"is {value}, which JSON cannot say; use null or a string.")
+
+
+def _check_object(value: dict[Any, Any], depth: int) -> None:
+    _check_depth(depth)
+    key: Any = None
+    try:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise _Unsayable(f"is under a key {_name(key)}; JSON keys are strings.")  # noqa: TRY301 - the path is added below
+            _check_string(key, depth)
+            _check(item, depth + 1)
+    except _Unsayable as fault:
+        fault.path.append(f".{key}" if type(key) is str and key.isprintable() else f"[{key!a}]")
+        raise
+
+
+def _check_array(value: list[Any], depth: int) -> None:
+    _check_depth(depth)
+    index = -1
+    try:
+        for item in value:
+            index += 1
+            _check(item, depth + 1)
+    except _Unsayable as fault:
+        fault.path.append(f"[{index}]")
+        raise
+
+
+def _check_depth(depth: int) -> None:
+    if depth > MAX_NESTING:
+        raise _Unsayable(f"is nested over {MAX_NESTING} levels deep; flatten it.")
+
+
+_CONTENT = frozenset({str, list, type(None)})
+_CHECKS: dict[type, Any] = {
+    str: _check_string,
+    int: _check_integer,
+    float: _check_float,
+    bool: _check_nothing,
+    type(None): _check_nothing,
+    dict: _check_object,
+    list: _check_array,
+}
+
+
+def _name(value: object) -> str:
+    return "null" if value is None else f"of type {type(value).__name__}"
+
+
+def decode(packed: bytes) -> dict[str, Any]:
+    """The message that `encode` was given: a new object at every call."""
+    message: dict[str, Any] = msgpack.unpackb(packed)
+    return message
+
+
+def to_json(message: Mapping[str, Any]) -> str:
+    """The JSON text of a message: what SQL keeps."""
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(text: str) -> bytes:
+    """The encoding of a message that SQL gave back."""
+    packed: bytes = msgpack.packb(json.loads(text))
+    return packed
+
+
+def plain_text(message: Mapping[str, Any]) -> str:
+    """What a person would read of it, for previews and search: the text, or the text blocks joined by a space."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    blocks = content if isinstance(content, list) else []
+    texts = (block.get("text") for block in blocks if isinstance(block, dict))
+    return " ".join(text for text in texts if isinstance(text, str))
+
+
+def element(seq: int, created_ms: int, message_id: str, packed: bytes) -> bytes:
+    """An element of the ``history`` list. The scripts write the same; a test compares them."""
+    return b"%d %d %b\n%b" % (seq, created_ms, message_id.encode(), packed)
+
+
+def instant(milliseconds: int) -> datetime:
+    """An aware UTC time from milliseconds since 1970."""
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def milliseconds(moment: datetime) -> int:
+    """Milliseconds since 1970 of an aware time."""
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored message.
+
+    Attributes:
+        seq: its place: strictly increasing within a session, not always by one.
+        id: the caller's message id, or one that was made for it.
+        created_at: when Redis accepted it, aware UTC.
+        data: the message as it was appended; the caller's own copy.
+    """
+
+    seq: int
+    id: str
+    created_at: datetime
+    data: dict[str, Any]
+
+
+def record(raw: bytes) -> Record:
+    """The record in an element of the ``history`` list."""
+    header, _, packed = raw.partition(b"\n")
+    seq, created_ms, message_id = header.split(b" ", 2)
+    return Record(int(seq), message_id.decode(), instant(int(created_ms)), decode(packed))
+
+
+class Messages(Sequence[Record]):
+    """An immutable sequence of records. It decodes on access, so each access gives the caller a copy of its own."""
+
+    __slots__ = ("_raw", "_start", "_stop")
+
+    def __init__(self, raw: list[bytes], start: int, stop: int) -> None:
+        """``raw`` may grow behind ``stop``, as a near copy does; what lies before ``stop`` never changes."""
+        self._raw, self._start, self._stop = raw, start, stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Record, ...]: ...
+    def __getitem__(self, index: int | slice) -> Record | tuple[Record, ...]:
+        if isinstance(index, slice):
+            return tuple(record(self._raw[self._start + at]) for at in range(*index.indices(len(self))))
+        return record(self._raw[range(self._start, self._stop)[index]])
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record(self._raw[at]) for at in range(self._start, self._stop))
+
+    def data(self) -> list[dict[str, Any]]:
+        """The messages alone, exactly as they were appended."""
+        return [decode(raw[raw.index(b"\n") + 1 :]) for raw in self._raw[self._start : self._stop]]
+
+    def __repr__(self) -> str:
+        return f"<Messages: {len(self)} records>"

@@ -1,0 +1,98 @@
+"""Near copies: the messages that this process has read, still encoded, so that the next read transfers what is new.
+
+Guarantees: never stale, because every read checks session id, revision and version in Redis and replaces what does not
+match; never damaged by a caller, because only bytes are kept and each access decodes anew (I8); bounded by sessions and
+by bytes, the least recently used going first.
+
+Mechanism: under one revision messages are only ever appended, so a copy is a growing list and a length. Two readers that
+extend the same list agree on every element; a reader that came earlier keeps its length.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sessioncache.message import Messages
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The newest messages of a session as of one version.
+
+    Attributes:
+        total: messages of the session, also those older than the copy holds.
+        raw: elements of the ``history`` list, oldest first; may grow behind ``length``.
+    """
+
+    session_id: str
+    revision: str
+    version: int
+    total: int
+    raw: list[bytes]
+    length: int
+    size: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds the session's first message too."""
+        return self.length == self.total
+
+    def covers(self, limit: int | None) -> bool:
+        """Whether the newest ``limit`` messages (None: all) are in it, also after more were appended."""
+        return self.whole or (limit is not None and self.length >= limit)
+
+    def newest(self, limit: int | None) -> Messages:
+        """The newest ``limit`` messages, or all there are."""
+        start = 0 if limit is None else max(0, self.length - limit)
+        return Messages(self.raw, start, self.length)
+
+
+class NearCopies:
+    """The near copies of one process. Safe to use from any thread."""
+
+    def __init__(self, max_sessions: int, max_bytes: int) -> None:
+        self._lock = threading.Lock()
+        self._copies: OrderedDict[str, Copy] = OrderedDict()
+        self._max_sessions, self._max_bytes = max_sessions, max_bytes
+        self._bytes = 0
+
+    def get(self, session_key: str) -> Copy | None:
+        """The copy of this session key, if there is one."""
+        with self._lock:
+            if session_key in self._copies:
+                self._copies.move_to_end(session_key)
+            return self._copies.get(session_key)
+
+    def put(self, session_key: str, copy: Copy) -> None:
+        """Keep this copy, unless a newer one of the same revision is kept already."""
+        with self._lock:
+            kept = self._copies.get(session_key)
+            if kept is not None and kept.raw is copy.raw and kept.version > copy.version:
+                return
+            self._bytes += copy.size - (kept.size if kept else 0)
+            self._copies[session_key] = copy
+            self._copies.move_to_end(session_key)
+            self._shrink()
+
+    def extend(self, copy: Copy, version: int, added: Sequence[bytes]) -> Copy:
+        """The copy with the messages that came after it, as of a later version."""
+        size = copy.size + sum(map(len, added))
+        with self._lock:
+            missing = copy.length + len(added) - len(copy.raw)
+            if missing > 0:
+                copy.raw.extend(added[len(added) - missing :])
+        total, length = copy.total + len(added), copy.length + len(added)
+        return Copy(copy.session_id, copy.revision, version, total, copy.raw, length, size)
+
+    def drop(self, session_key: str) -> None:
+        """Forget this session key."""
+        with self._lock:
+            kept = self._copies.pop(session_key, None)
+            self._bytes -= kept.size if kept else 0
+
+    def _shrink(self) -> None:
+        while self._copies and (len(self._copies) > self._max_sessions or self._bytes > self._max_bytes):
+            self._bytes -= self._copies.popitem(last=False)[1].size

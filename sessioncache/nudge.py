@@ -1,0 +1,118 @@
+"""Nudges: an RQ job that says "there is work in this lane". A hint, never the truth.
+
+`Nudger.ring` puts a lane in a queue of this process and returns; a daemon thread enqueues the job. A nudge that cannot
+be sent costs seconds, not data: the schedule finds overdue work by itself. A lane whose job waits in RQ's queue already
+gets no second one, so the number of jobs does not grow with the number of messages. RQ uses its JSON serializer (I10).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from secrets import token_hex
+from zlib import crc32
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from sessioncache.config import Settings
+from sessioncache.metrics import Counters
+
+log = logging.getLogger("sessioncache.nudge")
+
+# A nudge older than this is of no use: the sweep has been there.
+JOB_TTL = 60
+# What a job may take beyond its slice before RQ ends it: one transaction and its retries.
+JOB_GRACE = 60
+FAILURE_TTL = 3600
+
+
+def queue_connection(settings: Settings) -> redis.Redis:
+    """A connection of RQ's own: RQ changes the timeouts of the pool it is given."""
+    timeout = settings.redis_timeout
+    return redis.Redis.from_url(
+        settings.queue_url or settings.redis_url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def enqueue(connection: redis.Redis, settings: Settings, lane: int) -> bool:
+    """Enqueue the drain job of a lane, unless one waits already; True if it did.
+
+    Raises:
+        RedisError: the queue's Redis cannot do it.
+    """
+    jobs = Queue(settings.queue, connection=connection, serializer=JSONSerializer)
+    name = f"drain-{crc32(settings.prefix.encode()):08x}-{lane}-of-{settings.lanes}-"
+    if any(job_id.startswith(name) for job_id in jobs.job_ids):
+        return False
+    jobs.enqueue(
+        settings.job,
+        settings.prefix,
+        lane,
+        settings.lanes,
+        job_id=name + token_hex(8),
+        job_timeout=round(settings.slice) + JOB_GRACE,
+        ttl=JOB_TTL,
+        result_ttl=0,
+        failure_ttl=FAILURE_TTL,
+    )
+    return True
+
+
+class Nudger:
+    """Sends nudges from a thread of its own, started at the first one, and again after a fork."""
+
+    def __init__(self, settings: Settings, counters: Counters) -> None:
+        self._settings, self._counters = settings, counters
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def ring(self, lane: int) -> None:
+        """Send a nudge for this lane soon. Never blocks on RQ, never raises."""
+        if self._pid != os.getpid():
+            self._start()
+        self._waiting.put(lane)
+
+    def close(self) -> None:
+        """Send what waits, and end the thread."""
+        with self._lock:
+            thread, self._thread, pid, self._pid = self._thread, None, self._pid, 0
+            if thread is not None and pid == os.getpid():
+                self._waiting.put(None)
+                thread.join(self._settings.redis_timeout)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._waiting = queue.SimpleQueue()
+            self._thread = threading.Thread(
+                target=self._work, args=(self._waiting,), name="sessioncache-nudger", daemon=True
+            )
+            self._thread.start()
+            self._pid = os.getpid()
+
+    def _work(self, waiting: queue.SimpleQueue[int | None]) -> None:
+        connection = queue_connection(self._settings)
+        try:
+            while (lane := waiting.get()) is not None:
+                self._send(connection, lane)
+        finally:
+            connection.close()
+
+    def _send(self, connection: redis.Redis, lane: int) -> None:
+        try:
+            self._counters.add("nudges", int(enqueue(connection, self._settings, lane)))
+        except (RedisError, OSError) as error:
+            log.warning("a nudge could not be sent, the schedule will find the work: %s", type(error).__name__)

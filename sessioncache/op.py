@@ -1,0 +1,96 @@
+r"""Ops: one change under a session key, and its element in the pending log.
+
+An element is a plain header line, then a payload that no script decodes::
+
+    <version> <op id> <left> <milliseconds> <kind> <session id>\n<payload>
+
+``left`` is the number of ops of the same group that follow; a group is never split. The payload of an append is
+``<message id>\n<msgpack>``; that of a start is msgpack of what the session begins with; other ops have none.
+
+An op id is sixteen characters of base64url: 96 random bits, or, for a caller's own message id, 96 bits of its SHA-256,
+so that the same message id always makes the same op id.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from os import urandom
+
+APPEND = "append"
+START = "start"
+DELETE = "delete"
+TOUCH = "touch"
+
+_OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
+
+
+def new_op_id() -> str:
+    """An op id that nobody else has."""
+    return urlsafe_b64encode(urandom(12)).decode()
+
+
+def message_ids(op_id: str, count: int) -> list[str]:
+    """The message ids of a group of messages that came without ids of their own."""
+    return [op_id] if count == 1 else [f"{op_id}.{index}" for index in range(count)]
+
+
+def op_id_of(message_id: str) -> str:
+    """The op id under which a caller's message id is remembered: itself, if it is one that was made here."""
+    own = _OWN_MESSAGE_ID.fullmatch(message_id)
+    if own is not None and own[2] is None:
+        return message_id
+    return urlsafe_b64encode(sha256(message_id.encode()).digest()[:12]).decode()
+
+
+def remembered(message_id: str, seq: int) -> tuple[str, int]:
+    """The op id and its first version, from a message that SQL kept.
+
+    A caller's id that looks like one of ours with an index is remembered under another op id than its append used;
+    then a repeat is found when draining instead of in Redis.
+    """
+    own = _OWN_MESSAGE_ID.fullmatch(message_id)
+    if own is None or own[2] is None:
+        return op_id_of(message_id), seq
+    return own[1], seq - int(own[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One op, as it stands in a pending log."""
+
+    version: int
+    op_id: str
+    left: int
+    at_ms: int
+    kind: str
+    session_id: str
+    payload: bytes
+
+
+def parse(element: bytes) -> Op:
+    """The op in an element of a pending log."""
+    header, _, payload = element.partition(b"\n")
+    version, op_id, left, at_ms, kind, session_id = header.split(b" ", 5)
+    return Op(int(version), op_id.decode(), int(left), int(at_ms), kind.decode(), session_id.decode(), payload)
+
+
+def message_of(op: Op) -> tuple[str, bytes]:
+    """The message id and the encoded message of an append."""
+    message_id, _, packed = op.payload.partition(b"\n")
+    return message_id.decode(), packed
+
+
+def groups(ops: Sequence[Op]) -> list[list[Op]]:
+    """The ops in groups, which are applied whole or not at all."""
+    found: list[list[Op]] = []
+    following = 0
+    for op in ops:
+        if following == 0:
+            found.append([])
+        found[-1].append(op)
+        following = op.left
+    return found

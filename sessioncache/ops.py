@@ -1,0 +1,89 @@
+"""What an operator, the demo and the schedule ask and do: evict, look, sweep, forget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from sessioncache import hot, op
+from sessioncache.flow import Command, Flow, Transact
+from sessioncache.state import State
+from sessioncache.store import load
+
+# Dirty keys of a partition that are looked into for the size and age of their logs.
+SAMPLE = 1000
+FORGET_BATCH = 1000
+
+
+def evict(state: State, session_key: str) -> Flow[bool]:
+    """Drop the hot copy and the near copy of a key; True if there was a hot one. Nothing is lost (I1)."""
+    state.near.drop(session_key)
+    return (yield from hot.evict(state, state.keyspace.of(session_key)))
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How the two tiers stand, and what this process did.
+
+    Attributes:
+        dirty: session keys with ops that are not in the store.
+        pending: those ops (counted for the first 1,000 dirty keys of each partition).
+        oldest_pending: age of the oldest of them, in seconds; 0 if there is none.
+        dead: dead letters.
+        sessions, messages: in the store.
+        counters: what this process did since it started; the names are in `sessioncache.metrics`.
+    """
+
+    dirty: int
+    pending: int
+    oldest_pending: float
+    dead: int
+    sessions: int
+    messages: int
+    counters: dict[str, int]
+
+
+def stats(state: State) -> Flow[Stats]:
+    """How the two tiers stand."""
+    dirty = pending = dead = 0
+    oldest = 0.0
+    for partition in range(state.settings.partitions):
+        backlog = yield from hot.stats(state, state.keyspace.of_partition(partition), SAMPLE)
+        dirty, dead = dirty + backlog.dirty, dead + backlog.dead
+        if backlog.session_keys:
+            length, since_ms = yield from _logs(state, backlog.session_keys)
+            pending += length
+            oldest = max(oldest, (backlog.now_ms - since_ms) / 1000 if length else 0.0)
+    sessions, messages = yield Transact(load.counts, writes=False)
+    return Stats(dirty, pending, oldest, dead, sessions, messages, state.counters.snapshot())
+
+
+def _logs(state: State, session_keys: list[str]) -> Flow[tuple[int, int]]:
+    """Ops in the pending logs of these keys, and when the oldest was accepted, in milliseconds."""
+    names = [state.keyspace.of(key).pending for key in session_keys]
+    commands = [command for name in names for command in (("LLEN", name), ("LINDEX", name, 0))]
+    replies = yield Command(tuple(commands))
+    heads = [op.parse(head).at_ms for head in replies[1::2] if head is not None]
+    return sum(replies[::2]), min(heads, default=0)
+
+
+def overdue_lanes(state: State) -> Flow[dict[int, float]]:
+    """For each lane, how long a key of it has been due, in seconds."""
+    lanes: dict[int, float] = {}
+    for partition in range(state.settings.partitions):
+        backlog = yield from hot.stats(state, state.keyspace.of_partition(partition), 1)
+        lane = state.lane_of(partition)
+        lanes[lane] = max(lanes.get(lane, 0.0), backlog.overdue)
+    return lanes
+
+
+def forget_ops(state: State) -> Flow[int]:
+    """Forget op ids older than ``op_retention``, in bounded transactions; how many."""
+    before = datetime.now(UTC) - timedelta(seconds=state.settings.op_retention)
+    total = 0
+    while True:
+        forgotten: int = yield Transact(partial(load.forget_ops, before=before, limit=FORGET_BATCH), writes=True)
+        total += forgotten
+        if forgotten < FORGET_BATCH:
+            return total

@@ -1,0 +1,159 @@
+"""Read-through: from the hot copy to the caller, and from the store to the hot copy on a miss.
+
+*A read* is one round trip: where the session stands, and the messages or what is newer than this process has. Below the
+hot window it drains the key, pages from SQL, and reads again to see that nothing moved meanwhile.
+
+*A miss* takes the lease or waits for its holder (I7); drains the key first, so that SQL alone is the truth (I4); loads
+one snapshot; publishes it if the lease is still ours under the same run and the log is still empty. Appends cannot slip
+in meanwhile: without a valid hot copy they miss too (I5).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from sessioncache import hot
+from sessioncache.errors import HydrationTimeout, SessionCacheError
+from sessioncache.flow import Flow, Pause, Transact
+from sessioncache.hot import Found
+from sessioncache.keys import SessionKeys
+from sessioncache.message import Messages
+from sessioncache.near import Copy
+from sessioncache.op import new_op_id
+from sessioncache.repeat import pauses
+from sessioncache.state import State
+from sessioncache.store import load
+from sessioncache.write_behind import drain_key
+
+T = TypeVar("T")
+
+FIRST_WAIT = 0.004
+LONGEST_WAIT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A session as of one version; ``session_id`` is ``""`` for a key without one."""
+
+    session_id: str
+    version: int
+    total: int
+    owner: str
+    messages: Messages
+
+
+def standing(state: State, keys: SessionKeys) -> Flow[Found]:
+    """Where a key stands, without its messages."""
+    return warm(state, keys, lambda: hot.read(state, keys, 0, None, new_op_id()))
+
+
+def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View]:
+    """The newest ``limit`` messages (None: all) of a key's current session."""
+    deadline = time.monotonic() + state.settings.hydration_timeout
+    near = state.near.get(keys.session_key)
+    have = near if near is not None and near.covers(limit) else None
+    while True:
+        found = yield from _read(state, keys, limit, have)
+        copy = _received(state, found, have)
+        if copy.length >= _wanted(copy.total, limit):
+            state.near.put(keys.session_key, copy)
+            return View(found.session_id, found.version, found.total, found.owner, copy.newest(limit))
+        if time.monotonic() > deadline:
+            raise HydrationTimeout(f"Session key {keys.session_key!r} kept changing below its hot window; try again.")
+        have = yield from _with_older(state, keys, _wanted(copy.total, limit), copy)
+
+
+def _wanted(total: int, limit: int | None) -> int:
+    return total if limit is None else min(limit, total)
+
+
+def _read(state: State, keys: SessionKeys, limit: int | None, have: Copy | None) -> Flow[Found]:
+    want, op_id = -1 if limit is None else limit, new_op_id()
+    found = yield from warm(state, keys, lambda: hot.read(state, keys, want, have, op_id))
+    state.counters.add("reads_delta" if found.delta else "reads_full")
+    return found
+
+
+def _received(state: State, found: Found, have: Copy | None) -> Copy:
+    if found.delta and have is not None:
+        return state.near.extend(have, found.version, found.elements)
+    size = sum(map(len, found.elements))
+    length = len(found.elements)
+    return Copy(found.session_id, found.revision, found.version, found.total, found.elements, length, size)
+
+
+def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flow[Copy | None]:
+    """A copy of the hot window with what lies below it, paged from SQL; None if that has moved already.
+
+    The next read tells whether it is true: if session id and revision did not move, only appends came since.
+    """
+    yield from drain_key(state, keys.session_key)
+    missing = wanted - copy.length
+    before = int(copy.raw[0].split(b" ", 1)[0]) if copy.length else None
+    work = partial(load.older, session_id=copy.session_id, before=before, limit=missing)
+    page: list[bytes] = yield Transact(work, writes=False)
+    state.counters.add("sql_pages")
+    if len(page) != missing:
+        return None
+    raw = page + copy.raw[: copy.length]
+    size = copy.size + sum(map(len, page))
+    return Copy(copy.session_id, copy.revision, copy.version, copy.total, raw, len(raw), size)
+
+
+def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]]) -> Flow[T]:
+    """What ``attempt`` finds in a valid hot copy, hydrating as often as it misses.
+
+    Raises:
+        HydrationTimeout: there was no valid hot copy within ``hydration_timeout``.
+    """
+    deadline = time.monotonic() + state.settings.hydration_timeout
+    waits = pauses(FIRST_WAIT, LONGEST_WAIT)
+    while True:
+        reply = yield from attempt()
+        if reply is not None:
+            return reply
+        state.counters.add("misses")
+        if time.monotonic() > deadline:
+            raise HydrationTimeout(
+                f"Session key {keys.session_key!r} was not hydrated within {state.settings.hydration_timeout} s; "
+                "see whether the database is slow, or raise hydration_timeout."
+            )
+        if not (yield from _hydrate(state, keys)):
+            state.counters.add("hydration_waits")
+            yield Pause(next(waits))
+
+
+def _hydrate(state: State, keys: SessionKeys) -> Flow[bool]:
+    """Bring the hot copy back, if nobody else is at it; True if there may be one now."""
+    token = new_op_id()
+    ours = yield from hot.lease(state, keys, token)
+    if not ours:
+        return ours is None
+    try:
+        return (yield from _load_and_publish(state, keys, token))
+    except SessionCacheError:
+        yield from hot.release(state, keys, token)
+        raise
+
+
+def _load_and_publish(state: State, keys: SessionKeys, token: str) -> Flow[bool]:
+    settings = state.settings
+    work = partial(
+        load.snapshot,
+        session_key=keys.session_key,
+        window=settings.window,
+        window_bytes=settings.window_bytes,
+        keep_ops=settings.keep_ops,
+    )
+    verdict = "dirty"
+    while verdict == "dirty":
+        yield from drain_key(state, keys.session_key)
+        snapshot = yield Transact(work, writes=False)
+        state.counters.add("sql_loads")
+        verdict = yield from hot.publish(state, keys, token, snapshot)
+    state.counters.add("hydrations", int(verdict == "ok"))
+    return verdict == "ok"

@@ -1,0 +1,42 @@
+"""Repeats: a Redis command that got no answer is sent again, with growing, jittered, capped pauses, for a bounded time.
+
+Assumes that every script is idempotent, by op id, token or nature: after a lost reply a repeat changes nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from sessioncache.errors import HotTierUnavailable
+from sessioncache.flow import Evaluate, Flow, Pause
+from sessioncache.scripts import Script
+from sessioncache.state import State
+
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 0.5
+
+
+def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterator[float]:
+    """Growing, jittered, capped pauses in seconds, for ever."""
+    pause = first
+    while True:
+        yield random.uniform(pause / 2, pause)  # noqa: S311 - spreads retries
+        pause = min(pause * 2, longest)
+
+
+def evaluate(state: State, script: Script, keys: tuple[str, ...], *args: str | bytes | int) -> Flow[Any]:
+    """Evaluate a script, again while no answer comes and there is time for another try."""
+    request = Evaluate(script, keys, args)
+    last_start = time.monotonic() + state.settings.timeout - state.settings.redis_timeout
+    for pause in pauses():
+        try:
+            return (yield request)
+        except HotTierUnavailable:
+            if time.monotonic() + pause > last_start:
+                raise
+        state.counters.add("retries")
+        yield Pause(pause)
+    raise AssertionError("pauses never end")

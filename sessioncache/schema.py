@@ -1,0 +1,146 @@
+"""The store's tables, as SQLAlchemy Core; the migrations of this package create the same (a test compares them).
+
+An append is remembered by its message: ``(session_id, message_id)`` is unique. ``applied_ops`` remembers every other op,
+and the message ids of messages that were removed, so that an op is known to have been applied exactly if it stands in one
+of the two. Order is by ``seq``, never by time. Times are aware UTC, to the millisecond.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+HEAD = "0001"
+VERSION_TABLE = "sessioncache_version"
+
+metadata = MetaData()
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC time. SQLite, which has no time zones, keeps it naive."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime]:
+        """The column type of a database."""
+        return dialect.type_descriptor(DateTime(timezone=dialect.name == "postgresql"))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """What the database is given."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """What the database gave back, aware."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if dialect.name == "postgresql" else value.replace(tzinfo=UTC)
+
+
+def _counter(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, server_default=false())
+
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", String(255), primary_key=True),
+    Column("session_key", String(512)),
+    Column("owner", String(255)),
+    Column("title", String(255)),
+    Column("platform", String(255)),
+    Column("chat_type", String(255)),
+    Column("origin", JSON),
+    Column("metadata", JSON),
+    _flag("archived"),
+    _flag("important"),
+    _flag("suspended"),
+    _flag("deleted"),
+    _counter("message_count"),
+    _counter("last_seq"),
+    _counter("consolidated_seq"),
+    _counter("input_tokens"),
+    _counter("output_tokens"),
+    _counter("cache_read_tokens"),
+    _counter("cache_write_tokens"),
+    _counter("last_prompt_tokens"),
+    Column("estimated_cost", Float, nullable=False, server_default=text("0")),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    Column("last_accessed", Instant, nullable=False),
+    Column("last_message_at", Instant),
+    Column("ended_at", Instant),
+    Column("end_reason", String(64)),
+    Column("parent_id", String(255)),
+    Index("sessions_by_key", "session_key", "last_seq"),
+    Index("sessions_by_owner", "owner", "updated_at"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("session_id", String(255), ForeignKey("sessions.session_id"), primary_key=True),
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("message_id", String(255), nullable=False),
+    Column("role", String(255)),
+    Column("body", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("session_id", "message_id", name="messages_by_id"),
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    Column("session_key", String(512), primary_key=True),
+    Column("session_id", String(255)),
+    Column("version", BigInteger, nullable=False),
+)
+
+applied_ops = Table(
+    "applied_ops",
+    metadata,
+    Column("session_id", String(255), primary_key=True),
+    Column("op_id", String(255), primary_key=True),
+    Column("session_key", String(512), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    _flag("refused"),
+    Column("applied_at", Instant, nullable=False),
+    Index("applied_ops_by_key", "session_key", "version"),
+    Index("applied_ops_by_time", "applied_at"),
+)
+
+layout = Table(
+    "layout",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("partitions", Integer, nullable=False),
+)
+
+TABLES = frozenset(metadata.tables)

@@ -1,0 +1,48 @@
+"""Startup: is this the Redis and the database that the settings were made for?
+
+Run once for each process, before its first call. Layout version and number of partitions stand in Redis and in SQL; a
+client configured otherwise would look for sessions where they are not, so it refuses to start. A Redis that knows no
+layout (new or emptied) is given that of SQL. Where Redis knows it and the database is away, hot sessions are served and
+the database is checked as soon as it answers.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import Connection
+
+from sessioncache import hot
+from sessioncache.errors import StoreUnavailable
+from sessioncache.flow import Flow, Transact
+from sessioncache.keys import LAYOUT_VERSION
+from sessioncache.state import State
+from sessioncache.store.check import compare_layout
+
+log = logging.getLogger("sessioncache.startup")
+
+
+def _nothing(_connection: Connection) -> None:
+    """The driver checks the store before the first transaction of a process, whatever that is."""
+
+
+def start(state: State) -> Flow[None]:
+    """Check Redis and the store.
+
+    Raises:
+        LayoutMismatch, SchemaMismatch: they were made for something else; nothing was written.
+        HotTierUnavailable: Redis does not answer.
+        StoreUnavailable: the database does not answer, and Redis is new.
+    """
+    partitions = state.settings.partitions
+    recorded = yield from hot.layout(state, LAYOUT_VERSION, partitions, record=False)
+    if recorded:
+        compare_layout("Redis", recorded, (LAYOUT_VERSION, partitions))
+    try:
+        yield Transact(_nothing, writes=True)
+    except StoreUnavailable as error:
+        if not recorded:
+            raise
+        log.warning("the store is unavailable, hot sessions are served: %s", error)
+    if not recorded:
+        yield from hot.layout(state, LAYOUT_VERSION, partitions, record=True)

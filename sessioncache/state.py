@@ -1,0 +1,41 @@
+"""What one process holds besides connections: settings, the keyspace, near copies and counters."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from sessioncache.config import Settings
+from sessioncache.keys import Keyspace
+from sessioncache.metrics import Counters
+from sessioncache.near import NearCopies
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything a flow needs to know that is not in Redis or SQL."""
+
+    settings: Settings
+    keyspace: Keyspace
+    near: NearCopies
+    counters: Counters
+
+    @classmethod
+    def of(cls, settings: Settings) -> State:
+        """A fresh one, of these settings."""
+        near = NearCopies(settings.near_sessions, settings.near_bytes)
+        return cls(settings, Keyspace(settings.prefix, settings.partitions), near, Counters())
+
+    def ttl_ms(self) -> int:
+        """The TTL of a hot copy, with its jitter, in milliseconds."""
+        jitter = self.settings.ttl_jitter
+        return round(self.settings.ttl * random.uniform(1 - jitter, 1 + jitter) * 1000)  # noqa: S311 - spreads expiry
+
+    def lane_of(self, partition: int) -> int:
+        """The lane that serves a partition."""
+        return partition % self.settings.lanes
+
+
+def ms(seconds: float) -> int:
+    """Milliseconds, as scripts want them: at least one."""
+    return max(1, round(seconds * 1000))

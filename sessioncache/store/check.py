@@ -1,0 +1,67 @@
+"""Is this database of the schema and layout that this library was made for?
+
+An empty SQLite file is set up by itself; a PostgreSQL database is set up, and any database upgraded, by
+``sessioncache db upgrade`` alone.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, column, insert, inspect, select, table
+
+from sessioncache.errors import LayoutMismatch, SchemaMismatch
+from sessioncache.keys import LAYOUT_VERSION
+from sessioncache.migrate import revisions, upgrade
+from sessioncache.schema import HEAD, TABLES, VERSION_TABLE, layout
+
+
+def check(connection: Connection, partitions: int) -> None:
+    """Check schema and layout; record the layout where none is.
+
+    Raises:
+        SchemaMismatch: the schema is missing, behind or ahead.
+        LayoutMismatch: the database was laid out otherwise.
+    """
+    found = schema_version(connection)
+    if found is None and connection.dialect.name == "sqlite" and not inspect(connection).get_table_names():
+        upgrade(connection)
+        found = HEAD
+    _compare_schema(found)
+    recorded = connection.execute(select(layout.c.version, layout.c.partitions)).one_or_none()
+    if recorded is None:
+        connection.execute(insert(layout).values(version=LAYOUT_VERSION, partitions=partitions))
+    else:
+        compare_layout("The database", (recorded[0], recorded[1]), (LAYOUT_VERSION, partitions))
+
+
+def schema_version(connection: Connection) -> str | None:
+    """The migration this database stands at; None if it was never set up."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found: str | None = connection.scalar(select(column("version_num")).select_from(table(VERSION_TABLE)))
+    return found
+
+
+def _compare_schema(found: str | None) -> None:
+    if found == HEAD:
+        return
+    if found is None:
+        raise SchemaMismatch("The database has no sessioncache schema; run `sessioncache db upgrade`.")
+    if found in revisions():
+        raise SchemaMismatch(f"The database schema is behind ({found}, not {HEAD}); run `sessioncache db upgrade`.")
+    raise SchemaMismatch(f"The database schema is ahead ({found}, not {HEAD}); upgrade the sessioncache package.")
+
+
+def compare_layout(where: str, found: tuple[int, int], configured: tuple[int, int]) -> None:
+    """Nothing, if both are the same; else `LayoutMismatch`. Each is (layout version, partitions)."""
+    if found[0] != configured[0]:
+        raise LayoutMismatch(f"{where} has layout {found[0]}, this package writes layout {configured[0]}; use one version.")
+    if found[1] != configured[1]:
+        raise LayoutMismatch(
+            f"{where} is laid out for {found[1]} partitions, not {configured[1]}; "
+            f"set SESSIONCACHE_PARTITIONS={found[1]}, or use another prefix and database."
+        )
+
+
+def foreign_tables(connection: Connection) -> list[str]:
+    """Tables of our names that are not ours, in a database that was never set up."""
+    return sorted(TABLES & set(inspect(connection).get_table_names()))

@@ -1,0 +1,78 @@
+"""Engines: how the store is connected to.
+
+Guarantees: SQLite runs in WAL mode, commits are on disk before they are reported (``synchronous=FULL``), and a
+transaction that writes takes its lock at once (``BEGIN IMMEDIATE``): a deferred one that reads and then writes fails
+without waiting. PostgreSQL connections have a time limit for connecting, for locks and for statements. Pooled
+connections never cross a fork. Parameters, which hold messages, are never shown in errors.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from sessioncache.config import Settings, database_url
+from sessioncache.flow import WRITES
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def blocking(settings: Settings) -> Engine:
+    """An engine for `Blocking`."""
+    url = database_url(settings.database_url)
+    return prepared(create_engine(url, **_options(url, settings)))
+
+
+def awaiting(settings: Settings) -> AsyncEngine:
+    """An engine for `Awaiting`."""
+    url = database_url(settings.database_url, awaiting=True)
+    engine = create_async_engine(url, **_options(url, settings))
+    prepared(engine.sync_engine)
+    return engine
+
+
+def prepared(engine: Engine) -> Engine:
+    """The engine with what every connection of ours needs; also for one that the caller made."""
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    _engines.add(engine)
+    return engine
+
+
+def _options(url: URL, settings: Settings) -> dict[str, Any]:
+    common: dict[str, Any] = {"hide_parameters": True, "pool_timeout": settings.database_timeout}
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": settings.database_timeout}, "hide_parameters": True}
+    limit = round(settings.database_timeout * 1000)
+    connect = {
+        "connect_timeout": max(2, round(settings.database_timeout)),
+        "options": f"-c statement_timeout={limit} -c lock_timeout={limit} -c timezone=UTC",
+    }
+    return {**common, "pool_size": settings.pool_size, "pool_pre_ping": True, "connect_args": connect}
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # pysqlite's own BEGIN comes too late; `_begin_sqlite` sends ours
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,119 @@
+"""Reading the store: what a hydration needs, pages below the hot window, and single questions.
+
+Each function is called in one transaction that sees one snapshot. Reads are bounded: by the hot window, by a page, or to
+one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, func, select, tuple_
+
+from sessioncache.message import element, from_json, milliseconds
+from sessioncache.op import remembered
+from sessioncache.schema import applied_ops, messages, routes, sessions
+from sessioncache.snapshot import Snapshot
+
+FIRST_PAGE = 200
+LARGEST_PAGE = 2000
+
+
+def snapshot(connection: Connection, session_key: str, window: int, window_bytes: int, keep_ops: int) -> Snapshot:
+    """The current session of a key and its newest messages, at most ``window`` and ``window_bytes`` of them."""
+    session = sessions.c
+    found = connection.execute(
+        select(routes.c.version, session.session_id, session.owner, session.message_count, session.created_at,
+               session.updated_at, session.last_accessed)
+        .join_from(routes, sessions, and_(session.session_id == routes.c.session_id, ~session.deleted), isouter=True)
+        .where(routes.c.session_key == session_key)
+    ).one_or_none()  # fmt: skip
+    if found is None:
+        return Snapshot("", 0, 0, "", 0, 0, 0, [], [])
+    ops = recent_ops(connection, session_key, found.version, keep_ops)
+    if found.session_id is None:
+        return Snapshot("", found.version, 0, "", 0, 0, 0, ops, [])
+    created, updated, accessed = map(milliseconds, (found.created_at, found.updated_at, found.last_accessed))
+    elements = newest(connection, found.session_id, window, window_bytes)
+    return Snapshot(
+        found.session_id,
+        found.version,
+        found.message_count,
+        found.owner or "",
+        created,
+        updated,
+        accessed,
+        ops,
+        elements,
+    )
+
+
+def newest(connection: Connection, session_id: str, count: int, max_bytes: int) -> list[bytes]:
+    """The newest messages as elements, oldest first, read in pages sized by what came before."""
+    found: list[bytes] = []
+    size, page, before = 0, FIRST_PAGE, None
+    while len(found) < count:
+        rows = older(connection, session_id, before, min(page, count - len(found)))
+        for row in reversed(rows):
+            size += len(row)
+            if size > max_bytes and found:
+                return found[::-1]
+            found.append(row)
+        if len(rows) < page:
+            break
+        before = int(rows[0].split(b" ", 1)[0])
+        page = max(1, min(LARGEST_PAGE, (max_bytes - size) * len(found) // max(1, size) + 1))
+    return found[::-1]
+
+
+def older(connection: Connection, session_id: str, before: int | None, limit: int) -> list[bytes]:
+    """The newest ``limit`` messages with a seq below ``before`` (None: of all), as elements, oldest first."""
+    column = messages.c
+    wanted = select(column.seq, column.message_id, column.created_at, column.body).where(column.session_id == session_id)
+    if before is not None:
+        wanted = wanted.where(column.seq < before)
+    rows = connection.execute(wanted.order_by(column.seq.desc()).limit(limit))
+    return [_element(row) for row in rows][::-1]
+
+
+def _element(row: Any) -> bytes:
+    return element(row.seq, milliseconds(row.created_at), row.message_id, from_json(row.body))
+
+
+def recent_ops(connection: Connection, session_key: str, version: int, keep: int) -> list[tuple[str, int]]:
+    """The op ids of a key's last ``keep`` versions, each with its (first) version, oldest first."""
+    since = version - keep
+    appended = (
+        select(messages.c.message_id, messages.c.seq)
+        .join(sessions, sessions.c.session_id == messages.c.session_id)
+        .where(sessions.c.session_key == session_key, sessions.c.last_seq > since, messages.c.seq > since)
+    )
+    column = applied_ops.c
+    others = select(column.op_id, column.version).where(column.session_key == session_key, column.version > since)
+    found = dict(remembered(*row) for rows in (appended, others) for row in _pairs(connection, rows))
+    return sorted(found.items(), key=lambda pair: pair[1])[-keep:]
+
+
+def _pairs(connection: Connection, wanted: object) -> Iterator[tuple[str, int]]:
+    return ((row[0], row[1]) for row in connection.execute(wanted))  # type: ignore[call-overload]
+
+
+def is_deleted(connection: Connection, session_id: str) -> bool:
+    """Whether this session left a tombstone."""
+    return bool(connection.scalar(select(sessions.c.deleted).where(sessions.c.session_id == session_id)))
+
+
+def counts(connection: Connection) -> tuple[int, int]:
+    """The number of sessions that are not deleted, and of their messages."""
+    total = func.coalesce(func.sum(sessions.c.message_count), 0)
+    row = connection.execute(select(func.count(), total).where(~sessions.c.deleted)).one()
+    return int(row[0]), int(row[1])
+
+
+def forget_ops(connection: Connection, before: datetime, limit: int) -> int:
+    """Forget at most ``limit`` op ids that were applied before this time; how many it were."""
+    name = tuple_(applied_ops.c.session_id, applied_ops.c.op_id)
+    old = select(applied_ops.c.session_id, applied_ops.c.op_id).where(applied_ops.c.applied_at < before).limit(limit)
+    return connection.execute(delete(applied_ops).where(name.in_(old))).rowcount

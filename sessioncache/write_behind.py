@@ -1,0 +1,215 @@
+"""Write-behind: from the pending logs to the store.
+
+The drain job, `flush`, a miss on a dirty key: all run `drain_keys`. Read the heads of some keys' logs, apply them in one
+transaction, acknowledge what the store has. No lock is needed for any of this to be right: two drainers at once, a job
+delivered twice or a worker killed anywhere change nothing, because the store knows which ops it has (I3) and an ack
+removes only what it names (I2).
+
+Store down: nothing is acknowledged and the log waits. Store refuses an op for its content: the batch is applied key by
+key; the key that holds it stops, loudly, and no other does.
+
+Assumes that whoever calls has claimed the keys if it wants to work alone; a claim is a courtesy, not a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+
+from sessioncache import hot, op
+from sessioncache.errors import StoreRefused, StoreUnavailable
+from sessioncache.flow import Flow, Pause, Ring, Transact
+from sessioncache.keys import SessionKeys
+from sessioncache.repeat import pauses
+from sessioncache.state import State
+from sessioncache.store.apply import apply
+from sessioncache.store.plan import Log, Outcome
+
+log = logging.getLogger("sessioncache.write_behind")
+
+
+@dataclass(slots=True)
+class Drained:
+    """What a drain did.
+
+    Attributes:
+        keys: session keys that were claimed or named.
+        ops: ops removed from pending logs.
+        stopped: keys whose log holds an op that the store refuses, with the store's error.
+    """
+
+    keys: int = 0
+    ops: int = 0
+    stopped: dict[str, StoreRefused] = field(default_factory=dict)
+
+    def add(self, other: Drained) -> None:
+        """Count another drain in."""
+        self.keys += other.keys
+        self.ops += other.ops
+        self.stopped.update(other.stopped)
+
+
+def drain_key(state: State, session_key: str) -> Flow[int]:
+    """Drain one key until its log is empty; the number of ops removed.
+
+    Raises:
+        StoreUnavailable: the store is down; the log waits.
+        StoreRefused: the store refuses an op of this key.
+    """
+    keys, total = [state.keyspace.of(session_key)], 0
+    while True:
+        logs = yield from _logs(state, keys, state.settings.batch)
+        if not logs:
+            return total
+        drained = yield from _commit(state, logs)
+        total += drained.ops
+        for error in drained.stopped.values():
+            raise error
+
+
+def flush(state: State) -> Flow[int]:
+    """Drain every key, claimed or not, until nothing is pending; the number of ops removed.
+
+    Raises:
+        StoreUnavailable: the store is down; the logs wait.
+        StoreRefused: the store refuses an op; every other key was drained.
+    """
+    partitions = deque(range(state.settings.partitions))
+    total = Drained()
+    while True:
+        drained = yield from drain_batch(state, partitions, "all")
+        total.add(drained)
+        if not drained.ops:
+            for error in total.stopped.values():
+                raise error
+            if not drained.keys:
+                return total.ops
+
+
+def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) -> Flow[Drained]:
+    """Drain the partitions of a lane for a slice of time: what an RQ job does.
+
+    Serves the due keys of its partitions in turn, batch by batch, keeping their doorbells pressed; lingers a little for
+    more; at the end lets each doorbell go in the same script that finds nothing due, so that no append falls between two
+    jobs. Where work is left when the slice is over or ``stop`` says so, it sends a nudge for the next job.
+    """
+    settings, total = state.settings, Drained()
+    partitions = deque(range(lane, settings.partitions, lanes))
+    trouble = pauses(longest=settings.retry_pause)
+    end = time.monotonic() + settings.slice
+    quiet_since = time.monotonic()
+    while time.monotonic() < end and not stop():
+        last = time.monotonic() - quiet_since >= settings.linger
+        try:
+            drained = yield from drain_batch(state, partitions, "last" if last else "due")
+        except StoreUnavailable as error:
+            log.warning("the store is unavailable, ops wait in Redis: %s", error, extra={"lane": lane})
+            yield Pause(next(trouble))
+            quiet_since = time.monotonic()
+            continue
+        total.add(drained)
+        if drained.keys:
+            quiet_since = time.monotonic()
+        elif last:
+            return total
+        else:
+            yield Pause(settings.poll)
+    yield Ring(lane)
+    return total
+
+
+def drain_batch(state: State, partitions: deque[int], mode: str) -> Flow[Drained]:
+    """Claim keys of these partitions up to one batch of ops, and drain that batch in one transaction.
+
+    ``mode`` as in claim.lua. Partitions that were looked at go to the end of the line.
+    """
+    logs, claimed, room = [], [], state.settings.batch
+    for _ in range(len(partitions)):
+        partition = state.keyspace.of_partition(partitions[0])
+        partitions.rotate(-1)
+        names = yield from hot.claim(state, partition, min(state.settings.claim, room), mode)
+        keys = [state.keyspace.of(name) for name in names]
+        claimed += keys
+        found = yield from _logs(state, keys, room)
+        logs += found
+        room -= sum(len(one.ops) for one in found)
+        if room <= 0:
+            break
+    try:
+        drained = yield from _commit(state, logs)
+    except StoreUnavailable:
+        yield from _acknowledge(state, [Outcome(keys.session_key, -1) for keys in claimed])
+        raise
+    drained.keys = len(claimed)
+    without_log = {keys.session_key for keys in claimed} - {one.session_key for one in logs}
+    yield from _acknowledge(state, [Outcome(name, -1) for name in without_log])
+    return drained
+
+
+def _logs(state: State, keys: Sequence[SessionKeys], max_ops: int) -> Flow[list[Log]]:
+    if not keys:
+        return []
+    found = yield from hot.peek(state, keys, max_ops)
+    pairs = zip(keys, found, strict=True)
+    return [Log(key.session_key, [op.parse(element) for element in elements]) for key, elements in pairs if elements]
+
+
+def _commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
+    """Apply logs in one transaction and acknowledge it; key by key where the store refuses something."""
+    if not logs:
+        return Drained()
+    work = partial(apply, logs=logs, retention=timedelta(seconds=state.settings.op_retention))
+    try:
+        outcomes: list[Outcome] = yield Transact(work, writes=True)
+    except StoreRefused as error:
+        if len(logs) == 1:
+            return _stopped(state, logs[0], error)
+        drained = Drained()
+        for one in logs:
+            drained.add((yield from _commit(state, [one])))
+        return drained
+    _count(state, outcomes)
+    return Drained(len(outcomes), (yield from _acknowledge(state, outcomes)))
+
+
+def _stopped(state: State, one: Log, error: StoreRefused) -> Drained:
+    state.counters.add("refused")
+    log.error(
+        "the store refuses an op (%s); its session key is stopped until that is mended",
+        error.reason,
+        extra={"session_key": one.session_key, "version": one.ops[0].version},
+    )
+    return Drained(1, 0, {one.session_key: error})
+
+
+def _count(state: State, outcomes: Iterable[Outcome]) -> None:
+    add = state.counters.add
+    add("transactions")
+    for outcome in outcomes:
+        add("repeats", outcome.repeats)
+        add("dead_letters", len(outcome.refused))
+        if outcome.renumbered:
+            add("renumbered", outcome.renumbered)
+            log.warning(
+                "Redis came back older than the store: %d ops got new versions",
+                outcome.renumbered,
+                extra={"session_key": outcome.session_key, "version": outcome.version},
+            )
+
+
+def _acknowledge(state: State, outcomes: Sequence[Outcome]) -> Flow[int]:
+    """Acknowledge, one script for each partition; the number of ops removed."""
+    acks: dict[int, list[hot.Ack]] = {}
+    for one in outcomes:
+        keys = state.keyspace.of(one.session_key)
+        acks.setdefault(keys.partition, []).append(hot.Ack(keys, one.applied, one.refused, one.version, one.drop))
+    removed = 0
+    for partition, some in acks.items():
+        removed += sum((yield from hot.ack(state, state.keyspace.of_partition(partition), some)))
+    state.counters.add("ops_drained", removed)
+    return removed

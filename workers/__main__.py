@@ -1,0 +1,33 @@
+"""``python -m workers``: workers and the schedule, until SIGTERM. Settings come from ``SESSIONCACHE_*`` variables."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from sessioncache.config import settings_from
+from sessioncache.errors import ConfigurationError
+from workers.runtime import Supervisor, work
+
+
+@click.command()
+@click.option("--processes", type=click.IntRange(1, 1000), help="Worker processes; by default one for each lane.")
+@click.option("--one", is_flag=True, hidden=True, help="Be a single worker, without a supervisor.")
+@click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), show_default=True)
+def main(*, processes: int | None, one: bool, log_level: str) -> None:
+    """Drain what is pending into the store."""
+    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = settings_from({})
+    except ConfigurationError as error:
+        sys.exit(f"workers: {error}")
+    if one:
+        work(settings)
+    else:
+        Supervisor(settings, processes or settings.lanes).run()
+
+
+if __name__ == "__main__":
+    main()

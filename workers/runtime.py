@@ -1,0 +1,106 @@
+"""Worker processes and the schedule: started, kept running, ended.
+
+`supervise` starts worker processes, restarts any that dies after a pause, and runs the schedule in a thread. At SIGTERM or
+SIGINT every worker finishes the batch in hand, acknowledges it and exits; a worker whose supervisor was killed does the
+same by itself. A worker is an RQ ``SimpleWorker``: it runs jobs in its own process, which keeps database connections from
+job to job. Killing one at any instant is harmless (I3).
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import FrameType
+
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
+
+from sessioncache import nudge
+from sessioncache.config import Settings, masked
+from sessioncache.connect import BlockingConnections
+from sessioncache.process import end_with_parent
+from workers import jobs
+from workers.schedule import Schedule
+
+log = logging.getLogger("workers.runtime")
+
+TICK_SECONDS = 0.1
+RESTART_SECONDS = 1.0
+STOP_SECONDS = 30.0
+
+
+class DrainWorker(SimpleWorker):
+    """An RQ worker that tells its job to stop after the batch in hand."""
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Stop warmly."""
+        jobs.stopping.set()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]  # rq leaves it without types
+
+
+def work(settings: Settings) -> None:
+    """Be one worker until told to stop."""
+    end_with_parent()
+    connection = nudge.queue_connection(settings)
+    try:
+        queue = Queue(settings.queue, connection=connection, serializer=JSONSerializer)
+        DrainWorker([queue], connection=connection, serializer=JSONSerializer).work(logging_level="WARNING")
+    except (RedisError, OSError) as error:
+        log.warning("the queue is unavailable (%s), this worker starts again", type(error).__name__)
+        time.sleep(RESTART_SECONDS)
+    finally:
+        jobs.connections().close()
+        connection.close()
+
+
+class Supervisor:
+    """Keeps a number of worker processes running, and the schedule."""
+
+    def __init__(self, settings: Settings, processes: int) -> None:
+        self._settings, self._processes = settings, processes
+        self._stopping = threading.Event()
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+        connections = BlockingConnections(self._settings)
+        schedule = threading.Thread(target=Schedule(connections, self._stopping).run, name="schedule")
+        schedule.start()
+        log.info("%d workers on %s", self._processes, masked(self._settings.redis_url))
+        try:
+            while not self._stopping.wait(TICK_SECONDS):
+                self._start_missing()
+        finally:
+            self._stopping.set()
+            self._end()
+            schedule.join()
+            connections.close()
+
+    def _start_missing(self) -> None:
+        dead = [child for child in self._children if child.poll() is not None]
+        for child in dead:
+            log.warning("worker %d ended with status %d, starting another", child.pid, child.returncode)
+            self._children.remove(child)
+        if dead and self._stopping.wait(RESTART_SECONDS):
+            return
+        while len(self._children) < self._processes:
+            self._children.append(subprocess.Popen([sys.executable, "-m", "workers", "--one"]))
+
+    def _end(self) -> None:
+        for child in self._children:
+            child.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for child in self._children:
+            try:
+                child.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("worker %d did not end in time and is killed; nothing is lost", child.pid)
+                child.kill()
+                child.wait()

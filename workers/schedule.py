@@ -1,0 +1,76 @@
+"""The schedule: finds work that no nudge announced, one process at a time however many run it.
+
+Every ``sweep`` seconds whoever has the turn looks for keys that have been due for longer than that, and sends a nudge for
+their lanes. Where RQ itself cannot write, or work was left lying all the same, it drains directly: draining depends on no
+job. Once an hour it forgets old op ids.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from secrets import token_hex
+
+from redis.exceptions import RedisError
+
+from sessioncache import hot, nudge, ops, write_behind
+from sessioncache.connect import BlockingConnections
+from sessioncache.errors import SessionCacheError
+
+log = logging.getLogger("workers.schedule")
+
+FORGET_SECONDS = 3600.0
+# Sweeps after which work that was announced is not left to RQ any more.
+LEFT_LYING = 4
+
+
+class Schedule:
+    """The schedule of one process."""
+
+    def __init__(self, connections: BlockingConnections, stopping: threading.Event) -> None:
+        self._connections, self._stopping = connections, stopping
+        self._state, self._settings = connections.state, connections.settings
+        self._queue = nudge.queue_connection(connections.settings)
+        self._token = token_hex(8)
+        self._forget_next = 0.0
+
+    def run(self) -> None:
+        """Take turns until it is time to stop."""
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self.tick()
+                except SessionCacheError as error:
+                    log.warning("a sweep failed, the next one is soon: %s", error)
+                self._stopping.wait(self._settings.sweep)
+        finally:
+            self._give_back()
+            self._queue.close()
+
+    def tick(self) -> bool:
+        """One sweep, if it is this process's turn; whether it was."""
+        run = self._connections.run
+        if not run(hot.schedule(self._state, self._token, 3 * self._settings.sweep)):
+            return False
+        for lane, overdue in run(ops.overdue_lanes(self._state)).items():
+            if overdue > LEFT_LYING * self._settings.sweep or (overdue > self._settings.sweep and not self._nudged(lane)):
+                run(write_behind.drain_lane(self._state, lane, self._settings.lanes, self._stopping.is_set))
+        if time.monotonic() >= self._forget_next:
+            run(ops.forget_ops(self._state))
+            self._forget_next = time.monotonic() + FORGET_SECONDS
+        return True
+
+    def _nudged(self, lane: int) -> bool:
+        try:
+            nudge.enqueue(self._queue, self._settings, lane)
+        except (RedisError, OSError) as error:
+            log.warning("RQ cannot write (%s), draining directly", type(error).__name__)
+            return False
+        return True
+
+    def _give_back(self) -> None:
+        try:
+            self._connections.run(hot.schedule(self._state, self._token, 0))
+        except SessionCacheError as error:
+            log.info("the turn ends by itself: %s", error)
