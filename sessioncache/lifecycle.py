@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from os import urandom
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -115,10 +115,8 @@ def append(
         return []
     expected = _checked_version(expected_version)
 
-    def attempt() -> Flow[hot.Appended | hot.Moved | hot.Conflict | None]:
-        return hot.append(state, handle.keys, handle.session_id, expected, items)
-
-    reply: hot.Appended | hot.Moved | hot.Conflict = yield from read_through.warm(state, handle.keys, attempt)
+    attempt = partial(hot.append, state, handle.keys, handle.session_id, expected, items)
+    reply = cast("hot.Appended | hot.Moved | hot.Conflict", (yield from read_through.warm(state, handle.keys, attempt)))
     if isinstance(reply, hot.Moved):
         raise (yield from _not_current(state, handle, reply))
     if isinstance(reply, hot.Conflict):
@@ -127,7 +125,8 @@ def append(
             expected=int(expected or 0),
             current=reply.version,
         )
-    elements = [element(*stamp, *named) for stamp, *named in zip(reply.stamps, names, packed, strict=True)]
+    stamped = zip(reply.stamps, names, packed, strict=True)
+    elements = [element(seq, at_ms, name, one) for (seq, at_ms), name, one in stamped]
     state.counters.add("appends")
     state.counters.add("messages_appended", len(elements))
     _extend_near(state, handle, reply, elements)
