@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def _bound(command: list[str], environment: dict[str, str] | None = None) -> sub
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
-        preexec_fn=end_with_parent,  # noqa: PLW1509
+        preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509
     )
 
 

@@ -14,17 +14,17 @@ from workers.runtime import Supervisor, work
 
 @click.command()
 @click.option("--processes", type=click.IntRange(1, 1000), help="Worker processes; by default one for each lane.")
-@click.option("--one", is_flag=True, hidden=True, help="Be a single worker, without a supervisor.")
+@click.option("--one-of", type=int, hidden=True, help="Be one worker of the supervisor with this process id.")
 @click.option("--log-level", default="INFO", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), show_default=True)
-def main(*, processes: int | None, one: bool, log_level: str) -> None:
+def main(*, processes: int | None, one_of: int | None, log_level: str) -> None:
     """Drain what is pending into the store."""
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = settings_from({})
     except ConfigurationError as error:
         sys.exit(f"workers: {error}")
-    if one:
-        work(settings)
+    if one_of is not None:
+        work(settings, one_of)
     else:
         Supervisor(settings, processes or settings.lanes).run()
 

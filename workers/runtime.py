@@ -9,6 +9,7 @@ job to job. Killing one at any instant is harmless (I3).
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -43,9 +44,9 @@ class DrainWorker(SimpleWorker):
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]  # rq leaves it without types
 
 
-def work(settings: Settings) -> None:
-    """Be one worker until told to stop."""
-    end_with_parent()
+def work(settings: Settings, supervisor: int) -> None:
+    """Be one worker until told to stop, or until the supervisor, of this process id, ends."""
+    end_with_parent(supervisor)
     connection = nudge.queue_connection(settings)
     try:
         queue = Queue(settings.queue, connection=connection, serializer=JSONSerializer)
@@ -91,7 +92,7 @@ class Supervisor:
         if dead and self._stopping.wait(RESTART_SECONDS):
             return
         while len(self._children) < self._processes:
-            self._children.append(subprocess.Popen([sys.executable, "-m", "workers", "--one"]))
+            self._children.append(subprocess.Popen([sys.executable, "-m", "workers", "--one-of", str(os.getpid())]))
 
     def _end(self) -> None:
         for child in self._children:

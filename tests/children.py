@@ -1,0 +1,121 @@
+"""What tests run in other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+
+from sqlalchemy import Engine, event
+
+from sessioncache import AsyncSessionCache, SessionCache, write_behind
+from sessioncache.config import Settings
+from sessioncache.connect import BlockingConnections
+from sessioncache.op import parse
+from sessioncache.process import end_with_parent
+from sessioncache.store.plan import Log
+
+
+@contextmanager
+def processes(count: int):
+    """A pool of fresh processes, which end with the test."""
+    setup = partial(end_with_parent, os.getpid())
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=setup) as pool:
+        yield pool
+
+
+def history(settings: Settings, key: str) -> list[dict]:
+    """Read one session, as a server that never saw it before."""
+    with SessionCache(settings=settings) as cache:
+        return cache.get(key).history()
+
+
+def count_loads(engine: Engine) -> list[str]:
+    """The statements that read messages, as they are sent."""
+    seen: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _see(_connection, _cursor, statement, *_rest) -> None:
+        if "FROM messages \n" in statement and "body" in statement:
+            seen.append(statement)
+
+    return seen
+
+
+def read_at_once(settings: Settings, key: str, at: float, *, tasks: bool) -> tuple[int, list[int]]:
+    """Twenty readers of one session, all at the same moment: statements that read messages, and lengths found."""
+    return asyncio.run(_tasks(settings, key, at)) if tasks else _threads(settings, key, at)
+
+
+def _threads(settings: Settings, key: str, at: float) -> tuple[int, list[int]]:
+    found: list[int] = []
+    with SessionCache(settings=settings) as cache:
+        cache.stats()  # opens connections, so that all readers start together
+        seen = count_loads(cache._connections.driver.engine)
+
+        def read() -> None:
+            time.sleep(max(0, at - time.time()))
+            found.append(len(cache.get(key).history()))
+
+        threads = [threading.Thread(target=read) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return len(seen), found
+
+
+async def _tasks(settings: Settings, key: str, at: float) -> tuple[int, list[int]]:
+    async with AsyncSessionCache(settings=settings) as cache:
+        await cache.stats()
+        seen = count_loads(cache._connections.driver.engine.sync_engine)
+
+        async def read() -> int:
+            await asyncio.sleep(max(0, at - time.time()))
+            return len(await (await cache.get(key)).history())
+
+        found = await asyncio.gather(*(read() for _ in range(20)))
+    return len(seen), list(found)
+
+
+def drain_forever(settings: Settings) -> None:
+    """Be a drainer that never stops by itself."""
+    end_with_parent(os.getppid())
+    connections = BlockingConnections(settings)
+    while True:
+        connections.run(write_behind.drain_lane(connections.state, 0, 1, lambda: False))
+
+
+def drain_slowly(settings: Settings, key: str, pause: float, read: Callable[[], None], go: Callable[[], None]) -> None:
+    """Be a drainer that sleeps between reading the log and committing it."""
+    connections = BlockingConnections(settings)
+    state = connections.state
+    keys = state.keyspace.of(key)
+
+    def flow():
+        from sessioncache import hot
+
+        (elements,) = yield from hot.peek(state, [keys], 1000)
+        read()
+        time.sleep(pause)
+        go()
+        yield from write_behind._commit(state, [Log(key, [parse(one) for one in elements])])
+
+    connections.run(flow())
+    connections.close()
+
+
+def append_many(settings: Settings, keys: list[str], count: int, name: str) -> int:
+    """Append to each session in turn; the number of messages acknowledged."""
+    with SessionCache(settings=settings) as cache:
+        sessions = [cache.open(key) for key in keys]
+        for n in range(count):
+            for session in sessions:
+                session.append({"role": "user", "content": f"{name} {n}"})
+    return count * len(keys)

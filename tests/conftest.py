@@ -1,0 +1,191 @@
+"""The servers of the tests, and what every test may ask for.
+
+A server that is missing is a skip at home and a failure in CI. What ran against what is printed at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import redis
+from hypothesis import settings as hypothesis_settings
+from proxy import Proxy
+from servers import PostgresServer, RedisServer, postgres_of_machine, postgres_wheel, redis_7, valkey_wheel
+
+from sessioncache import SessionCache
+from sessioncache.config import Settings
+
+hypothesis_settings.register_profile("default", deadline=None, max_examples=200)
+hypothesis_settings.load_profile("default")
+
+HOT = {"valkey9": valkey_wheel, "redis7": redis_7}
+STACKS = ["valkey9-sqlite", "valkey9-postgres18", "redis7-sqlite", "redis7-postgres"]
+STORES = {"postgres18": postgres_wheel, "postgres": postgres_of_machine}
+
+_servers: dict[str, RedisServer | PostgresServer] = {}
+_ran: Counter[str] = Counter()
+
+
+def missing(what: str) -> None:
+    """A server is not on this machine."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing, and CI needs it")
+    pytest.skip(f"{what} is not on this machine")
+
+
+def binary_of(name: str) -> str:
+    """The program of a hot tier."""
+    found = HOT[name]()
+    if found is None:
+        missing(name)
+    return found
+
+
+def _hot_server(name: str) -> RedisServer:
+    if name not in _servers:
+        _servers[name] = RedisServer(binary_of(name)).start()
+    return _servers[name]
+
+
+def _postgres(name: str) -> PostgresServer:
+    if name not in _servers:
+        binaries = STORES[name]()
+        if binaries is None:
+            missing(name)
+        _servers[name] = PostgresServer(binaries).start()
+    return _servers[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_servers() -> Iterator[None]:
+    yield
+    for server in _servers.values():
+        server.close()
+
+
+@dataclass
+class Stack:
+    """One hot tier and one store, empty, for one test."""
+
+    name: str
+    server: RedisServer
+    redis_url: str
+    database_url: str
+
+    def settings(self, **changes: object) -> Settings:
+        """Settings for it, quick enough for tests."""
+        quick = {"linger": 0.1, "sweep": 0.5, "hydration_timeout": 8.0}
+        return Settings(redis_url=self.redis_url, database_url=self.database_url, **{**quick, **changes})
+
+    def cache(self, **changes: object) -> SessionCache:
+        """A cache over it, as a server of its own would have."""
+        return SessionCache(settings=self.settings(**changes))
+
+    def raw(self) -> redis.Redis:
+        """A plain client, as an operator has."""
+        return redis.Redis.from_url(self.redis_url)
+
+
+def _store_url(request: pytest.FixtureRequest, name: str, *, empty: bool = False) -> Iterator[str]:
+    if name == "sqlite":
+        yield f"sqlite:///{request.getfixturevalue('tmp_path')}/store.db"
+    else:
+        with _postgres(name).database(empty=empty) as url:
+            yield url
+
+
+def _stack(request: pytest.FixtureRequest, name: str) -> Iterator[Stack]:
+    hot, _, store = name.partition("-")
+    server = _hot_server(hot)
+    for url in _store_url(request, store):
+        _ran[f"{name} with {_versions(server, store)}"] += 1
+        yield Stack(name, server, server.url, url)
+        with redis.Redis.from_url(server.url) as client:
+            client.flushall()
+
+
+def _versions(server: RedisServer, store: str) -> str:
+    with redis.Redis.from_url(server.url) as client:
+        info = client.info("server")
+    hot = info.get("valkey_version") or info["redis_version"]
+    return f"{hot} and {_postgres(store).version() if store != 'sqlite' else 'SQLite'}"
+
+
+@pytest.fixture(params=STACKS)
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Each hot tier with each kind of store."""
+    yield from _stack(request, request.param)
+
+
+@pytest.fixture(params=["valkey9-sqlite", "redis7-postgres"])
+def some_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Each hot tier and each kind of store once, for tests that take long."""
+    yield from _stack(request, request.param)
+
+
+@pytest.fixture
+def one_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """The stack that is on every machine."""
+    yield from _stack(request, "valkey9-sqlite")
+
+
+@pytest.fixture
+def empty_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A PostgreSQL database without our schema."""
+    yield from _store_url(request, "postgres18", empty=True)
+
+
+@pytest.fixture(params=list(HOT))
+def own_server(request: pytest.FixtureRequest) -> Iterator[Callable[..., RedisServer]]:
+    """Servers of the test's own, to be stopped and started."""
+    started: list[RedisServer] = []
+
+    def start(**options: str) -> RedisServer:
+        started.append(RedisServer(binary_of(request.param), **options).start())
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], Proxy]]:
+    """Proxies in front of a server."""
+    made: list[Proxy] = []
+
+    def make(target: Path) -> Proxy:
+        made.append(Proxy(target))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what ran to the main process, when several run."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["ran"] = dict(_ran)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Take what ran in another process."""
+    _ran.update(getattr(node, "workeroutput", {}).get("ran", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what ran against what."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("redis", "rq", "SQLAlchemy"))
+    terminalreporter.section(f"what ran against what ({libraries})")
+    for name, count in sorted(_ran.items()):
+        terminalreporter.write_line(f"{count:5d} tests on {name}")

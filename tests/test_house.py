@@ -1,0 +1,154 @@
+"""The structure: layers, doors, and that nothing exists twice."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import sessioncache
+from sessioncache import AsyncSession, AsyncSessionCache, Session, SessionCache, scripts
+
+ROOT = Path(sessioncache.__file__).parent.parent
+
+# From the top down; a module may import only from lines below its own. Names on one line are siblings.
+LAYERS = [
+    ["workers.__main__"],
+    ["workers.runtime"],
+    ["workers.jobs", "workers.schedule"],
+    ["workers"],
+    ["sessioncache.cli.main"],
+    ["sessioncache.cli.demo"],
+    ["sessioncache.cli.demo_server", "sessioncache.cli.demo_input"],
+    ["sessioncache.cli"],
+    ["sessioncache"],
+    ["sessioncache.client", "sessioncache.client_async"],
+    ["sessioncache.embedded"],
+    ["sessioncache.keeper"],
+    ["sessioncache.connect"],
+    ["sessioncache.nudge", "sessioncache.startup", "sessioncache.lifecycle", "sessioncache.ops", "sessioncache.process"],
+    ["sessioncache.read_through"],
+    ["sessioncache.write_behind"],
+    ["sessioncache.hot"],
+    ["sessioncache.repeat"],
+    ["sessioncache.store.apply", "sessioncache.store.load", "sessioncache.store.check", "sessioncache.store.engine"],
+    ["sessioncache.store.plan", "sessioncache.migrate"],
+    ["sessioncache.store"],
+    ["sessioncache.migrations.env"],
+    ["sessioncache.migrations"],
+    ["sessioncache.flow", "sessioncache.state"],
+    ["sessioncache.borders", "sessioncache.near", "sessioncache.snapshot", "sessioncache.metrics", "sessioncache.schema"],
+    ["sessioncache.config", "sessioncache.message", "sessioncache.op", "sessioncache.scripts"],
+    ["sessioncache.keys"],
+    ["sessioncache.errors"],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted([*ROOT.glob("sessioncache/**/*.py"), *ROOT.glob("workers/**/*.py")]):
+        if "versions" not in path.parts:
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = ast.parse(path.read_text())
+    return found
+
+
+def imports(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {name if name in LEVEL else node.module for name in (f"{node.module}.{a.name}" for a in node.names)}
+    return {name for name in found if name.split(".")[0] in {"sessioncache", "workers"}}
+
+
+def test_every_module_stands_in_the_list():
+    """A new module takes its place in the layers before it is used."""
+    assert set(modules()) == set(LEVEL)
+
+
+@pytest.mark.parametrize("name", sorted(LEVEL))
+def test_imports_point_down(name):
+    """No import points up or sideways; so there is no circle either."""
+    upward = {other for other in imports(modules()[name]) if LEVEL[other] <= LEVEL[name]}
+    assert not upward
+
+
+@pytest.mark.parametrize("name", sorted(LEVEL))
+def test_no_import_hides_in_a_function(name):
+    """Whoever reads the top of a module knows what it needs."""
+    functions = (node for node in ast.walk(modules()[name]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    hidden = [n for function in functions for n in ast.walk(function) if isinstance(n, ast.Import | ast.ImportFrom)]
+    assert not hidden
+
+
+def test_sessioncache_never_imports_workers():
+    """The job's dotted name is configuration."""
+    assert not any(other.startswith("workers") for name, tree in modules().items() if name.startswith("sessioncache")
+                   for other in imports(tree))  # fmt: skip
+
+
+def public(door: type) -> dict[str, inspect.Signature]:
+    return {
+        name: inspect.signature(value)
+        for name, value in vars(door).items()
+        if not name.startswith("_")
+        and (callable(value) or isinstance(value, classmethod))
+        and not isinstance(value, classmethod)
+    }
+
+
+@pytest.mark.parametrize(("blocking", "awaiting"), [(SessionCache, AsyncSessionCache), (Session, AsyncSession)])
+def test_the_doors_agree(blocking, awaiting):
+    """Same names, same parameters, same answers; one of them awaited."""
+    ours, theirs = public(blocking), public(awaiting)
+    assert set(ours) == set(theirs)
+    assert set(dir(blocking)) - {"__enter__", "__exit__"} == set(dir(awaiting)) - {"__aenter__", "__aexit__"}
+    for name, signature in ours.items():
+        assert inspect.iscoroutinefunction(getattr(awaiting, name))
+        assert signature.parameters == theirs[name].parameters, name
+        assert str(signature.return_annotation) == theirs[name].return_annotation.replace("Async", ""), name
+
+
+@pytest.mark.parametrize("name", ["from_url", "embedded"])
+def test_the_constructors_agree(name):
+    """Either door is built in the same way."""
+    assert inspect.signature(getattr(SessionCache, name)) == inspect.signature(getattr(AsyncSessionCache, name))
+
+
+def test_flows_are_written_once():
+    """Only the driver and the awaiting door know of asyncio: no flow, SQL statement or script exists twice."""
+    awaiting = {name for name, tree in modules().items() for node in ast.walk(tree)
+                if isinstance(node, ast.AsyncFunctionDef | ast.Await)}  # fmt: skip
+    assert awaiting == {"sessioncache.flow", "sessioncache.connect", "sessioncache.client_async"} | (
+        awaiting & {"sessioncache.cli.demo_server"}
+    )
+
+
+def test_every_script_is_a_file_and_every_file_a_script():
+    """Scripts are source code, never built from strings."""
+    files = {path.stem for path in (ROOT / "sessioncache/lua").glob("*.lua")} - {"common"}
+    assert files == {value.verb for value in vars(scripts).values() if isinstance(value, scripts.Script)}
+    for path in (ROOT / "sessioncache").glob("**/*.py"):
+        assert "redis.call" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("sessioncache/lua/*.lua")), ids=lambda path: path.stem)
+def test_scripts_open_with_their_contract(path):
+    """KEYS, ARGV and the reply stand on top."""
+    head = path.read_text().split("\nlocal ")[0]
+    assert path.stem == "common" or all(word in head for word in ("-- KEYS", "-- Reply", f"-- {path.stem}:"))
+
+
+def test_modules_stay_small():
+    """300 lines are the ceiling of a module, 40 of a function."""
+    for path in [*ROOT.glob("sessioncache/**/*.py"), *ROOT.glob("workers/*.py")]:
+        assert len(path.read_text().splitlines()) <= 300, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                documented = ast.get_docstring(node, clean=False) or ""
+                assert node.end_lineno - node.lineno - documented.count("\n") <= 40, (path, node.name)

@@ -1,0 +1,228 @@
+"""Point 6: every op takes effect once, in order (I3), whatever is lost, repeated or overtaken."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import replace
+
+import pytest
+from children import drain_slowly
+from sqlalchemy import create_engine, text
+
+from sessioncache import SessionCache, write_behind
+from sessioncache.connect import BlockingConnections
+from workers import jobs
+
+KEY = "telegram:dm:42"
+
+
+def rows(stack):
+    """What SQL has: (session key, seq, content), in order."""
+    engine = create_engine(stack.database_url)
+    with engine.connect() as connection:
+        found = connection.execute(
+            text("SELECT session_key, seq, text FROM messages JOIN sessions USING (session_id) ORDER BY session_key, seq")
+        ).all()
+    engine.dispose()
+    return found
+
+
+def contents(stack):
+    return [row[2] for row in rows(stack)]
+
+
+@pytest.fixture
+def unsure(stack, proxy):
+    """A cache behind a proxy that can lose replies."""
+    between = proxy(stack.server.socket)
+    settings = replace(stack.settings(), redis_url=between.url, redis_timeout=0.5)
+    with SessionCache(settings=settings) as cache:
+        yield cache, between
+
+
+@pytest.mark.parametrize("way", ["lose", "swallow"])
+@pytest.mark.parametrize("hot", ["hot", "vanished", "flushed and vanished"])
+@pytest.mark.parametrize("count", [1, 3, 200])
+def test_a_lost_reply_is_no_second_message(stack, unsure, way, hot, count):
+    """The reply to an append is lost after execution and the client repeats it, also when the hot copy vanished between."""
+    cache, between = unsure
+    session = cache.open(KEY)
+    session.append({"content": "first"})
+    sent = [{"content": f"unique {n}"} for n in range(count)]
+
+    def vanish():
+        between.lost.wait(5)
+        with stack.cache() as operator:
+            if hot == "flushed and vanished":
+                operator.flush()
+            operator.evict(KEY)
+
+    thread = threading.Thread(target=vanish if hot != "hot" else between.lost.wait)
+    setattr(between, way, b"unique 0")
+    if hot == "hot":
+        records = session.append(sent)
+    else:
+        original, waited = cache._run.__self__.driver.perform, []
+
+        def perform(request):
+            if between.lost.is_set() and not waited:
+                waited.append(thread.join())
+            return original(request)
+
+        cache._run.__self__.driver.perform = perform
+        thread.start()
+        records = session.append(sent)
+        assert waited
+    assert between.lost.is_set()
+    assert cache.stats().counters["retries"] >= 1
+    assert session.history() == [{"content": "first"}, *sent]
+    assert [one.seq for one in records] == [one.seq for one in session.messages()][1:]
+    cache.flush()
+    assert contents(stack) == ["first", *(one["content"] for one in sent)]
+
+
+@pytest.mark.parametrize("verb", [b"start", b"delete"])
+def test_a_lost_reply_to_another_op(stack, unsure, verb):
+    """Start and delete are as idempotent as append."""
+    cache, between = unsure
+    keys = cache._state.keyspace.of(KEY)
+    between.lose = keys.pending.encode() if verb == b"start" else b"nothing yet"
+    session = cache.open(KEY)
+    session.append({"content": "a"})
+    between.lose = keys.pending.encode()
+    if verb == b"delete":
+        assert session.delete() is True
+    cache.flush()
+    assert contents(stack) == ([] if verb == b"delete" else ["a"])
+
+
+def test_a_job_delivered_twice(stack, monkeypatch):
+    """The second delivery finds nothing to do."""
+    for name, value in {"REDIS_URL": stack.redis_url, "DATABASE_URL": stack.database_url, "LINGER": "0.1"}.items():
+        monkeypatch.setenv(f"SESSIONCACHE_{name}", value)
+    jobs.connections.cache_clear()
+    with stack.cache() as cache:
+        cache.open(KEY).append([{"content": str(n)} for n in range(50)])
+        partition = cache._state.keyspace.of(KEY).partition
+        assert jobs.drain_lane("sc", partition % 4, 4) == 51
+        assert jobs.drain_lane("sc", partition % 4, 4) == 0
+    jobs.connections().close()
+    jobs.connections.cache_clear()
+    assert contents(stack) == [str(n) for n in range(50)]
+
+
+def test_two_drainers_at_once(stack):
+    """Both at the same logs, all the time, while others write."""
+    keys = [f"k{n}" for n in range(5)]
+    done = threading.Event()
+
+    def drain():
+        connections = BlockingConnections(stack.settings())
+        partitions = deque(range(connections.settings.partitions))
+        while not done.is_set():
+            connections.run(write_behind.drain_batch(connections.state, partitions, "all"))
+        connections.close()
+
+    drainers = [threading.Thread(target=drain) for _ in range(2)]
+    for thread in drainers:
+        thread.start()
+    with stack.cache() as cache:
+        sessions = [cache.open(key) for key in keys]
+        for n in range(60):
+            for session in sessions:
+                session.append([{"content": f"{n}"}, {"content": f"{n}b"}])
+        done.set()
+        for thread in drainers:
+            thread.join()
+        cache.flush()
+        assert cache.stats().dead == 0
+    assert [(row[0], row[2]) for row in rows(stack)] == [(k, f"{n}{b}") for k in keys for n in range(60) for b in ("", "b")]
+
+
+def test_a_drainer_that_is_overtaken(stack):
+    """It reads the log, sleeps, and commits after another has drained the same ops and more."""
+    read, go = threading.Event(), threading.Event()
+    with stack.cache() as cache:
+        session = cache.open(KEY)
+        session.append([{"content": str(n)} for n in range(10)])
+        slow = threading.Thread(target=drain_slowly, args=(stack.settings(), KEY, 0.0, read.set, go.wait))
+        slow.start()
+        assert read.wait(10)
+        cache.flush()
+        session.append([{"content": str(n)} for n in range(10, 20)])
+        cache.flush()
+        session.append([{"content": str(n)} for n in range(20, 30)])
+        go.set()
+        slow.join()
+        expected = [{"content": str(n)} for n in range(30)]
+        assert session.history() == expected
+        cache.flush()
+        cache.evict(KEY)
+        assert session.history() == expected
+    assert contents(stack) == [str(n) for n in range(30)]
+
+
+def test_an_op_the_store_refuses_stops_its_key_loudly(stack, caplog):
+    """It is never skipped; every other key goes on; once the store takes it, so does this one."""
+    engine = create_engine(stack.database_url)
+    with stack.cache() as cache:
+        sessions = {key: cache.open(key) for key in ("good", "bad", "fine")}
+        cache.flush()
+        with engine.begin() as connection:
+            connection.execute(text(REFUSE[engine.dialect.name][0]))
+            if engine.dialect.name == "postgresql":
+                connection.execute(text(REFUSE["postgresql"][1]))
+        for key, session in sessions.items():
+            session.append([{"content": "a"}, {"content": "poison" if key == "bad" else "b"}, {"content": "c"}])
+        with pytest.raises(Exception, match="refused") as refused:
+            cache.flush()
+        assert type(refused.value).__name__ == "StoreRefused"
+        assert "poison" not in caplog.text
+        assert any(record.levelname == "ERROR" and record.session_key == "bad" for record in caplog.records)
+        assert [row[0] for row in rows(stack)] == ["fine"] * 3 + ["good"] * 3
+        assert [one["content"] for one in sessions["bad"].history()] == ["a", "poison", "c"]
+        with engine.begin() as connection:
+            connection.execute(text(REFUSE[engine.dialect.name][-1]))
+        cache.flush()
+        assert [row[2] for row in rows(stack) if row[0] == "bad"] == ["a", "poison", "c"]
+    engine.dispose()
+
+
+REFUSE = {
+    "sqlite": [
+        "CREATE TRIGGER refuse BEFORE INSERT ON messages WHEN NEW.text = 'poison' "
+        "BEGIN SELECT RAISE(ABORT, 'refused'); END",
+        "DROP TRIGGER refuse",
+    ],
+    "postgresql": [
+        "ALTER TABLE messages ADD CONSTRAINT refuse CHECK (text <> 'poison')",
+        "SELECT 1",
+        "ALTER TABLE messages DROP CONSTRAINT refuse",
+    ],
+}
+
+
+def test_an_op_for_a_deleted_session_is_a_dead_letter(stack):
+    """It waited in a log that came back from a snapshot; it is kept, apart, and never revives the session (I6)."""
+    with stack.cache() as cache, stack.raw() as raw:
+        session = cache.open(KEY)
+        session.append({"content": "a"})
+        cache.flush()
+        keys = cache._state.keyspace.of(KEY)
+        session.append({"content": "late"})
+        log = raw.lrange(keys.pending, 0, -1)
+        raw.delete(keys.pending, keys.dirty, keys.meta, keys.history)
+        cache.delete(KEY)
+        cache.flush()
+        raw.delete(keys.meta)
+        raw.rpush(keys.pending, *log)
+        raw.zadd(keys.dirty, {KEY: 0})
+        cache.flush()
+        assert cache.stats().dead == 1
+        (letter,) = raw.lrange(keys.dead, 0, -1)
+        assert b"session_deleted" in letter
+        assert letter.endswith(log[0])
+        assert contents(stack) == []
+        with pytest.raises(LookupError):
+            cache.get(KEY)

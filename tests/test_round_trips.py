@@ -1,0 +1,95 @@
+"""Point 3: what one call costs, counted by a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from doors import Awaited
+
+from sessioncache import AsyncSessionCache, SessionCache
+
+
+@pytest.fixture(params=["blocking", "awaiting"])
+def counted(request, stack, proxy):
+    """A cache behind a proxy, and the proxy."""
+    counter = proxy(stack.server.socket)
+    runner = asyncio.Runner()
+    # Nudges go out behind the caller's back, over a connection of their own.
+    settings = replace(stack.settings(), redis_url=counter.url, queue_url=stack.redis_url)
+    cache = (
+        SessionCache(settings=settings)
+        if request.param == "blocking"
+        else Awaited(AsyncSessionCache(settings=settings), runner)
+    )
+    yield cache, counter
+    cache.close()
+    runner.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 100, 3000])
+def test_an_append_of_any_batch_is_one_round_trip(counted, count):
+    """Warm session, any number of messages: one."""
+    cache, counter = counted
+    session = cache.open("k")
+    session.append({"content": "first"})
+    before = counter.trips
+    session.append([{"content": str(n)} for n in range(count)])
+    assert counter.trips - before == 1
+
+
+@pytest.mark.parametrize("length", [1, 10, 5000])
+def test_a_read_of_any_history_is_one_round_trip(counted, stack, length):
+    """Warm session, any length within the hot window, read for the first time or again: one."""
+    cache, counter = counted
+    with stack.cache() as writer:
+        writer.open("k").append([{"content": str(n)} for n in range(length)])
+        session = cache.get("k")
+        session.history(limit=1)
+        for read in (session.history, session.messages, session.history, lambda: session.history(limit=3)):
+            before = counter.trips
+            read()
+            assert counter.trips - before == 1
+
+
+def test_opening_what_is_warm_is_one_round_trip(counted):
+    """`open` and `get` of a session that is hot."""
+    cache, counter = counted
+    cache.open("k")
+    for call in (cache.open, cache.get):
+        before = counter.trips
+        call("k")
+        assert counter.trips - before == 1
+
+
+@pytest.mark.parametrize("door", [SessionCache, AsyncSessionCache])
+def test_construction_does_no_io(door, stack, proxy):
+    """Not even a connection."""
+    counter = proxy(stack.server.socket)
+    door.from_url(counter.url, stack.database_url)
+    assert (counter.connections, counter.trips) == (0, 0)
+
+
+def test_what_is_new_is_all_that_travels(counted, stack):
+    """Reading again after two messages transfers two, however long the history is."""
+    cache, _ = counted
+    with stack.cache() as writer:
+        long = writer.open("k")
+        long.append([{"content": "x" * 400} for _ in range(2000)])
+        session = cache.get("k")
+        assert len(session.messages()) == 2000
+        long.append([{"content": "new"}] * 2)
+        with stack.raw() as raw:
+            before = raw.info("stats")["total_net_output_bytes"]
+            assert len(session.messages()) == 2002
+            assert raw.info("stats")["total_net_output_bytes"] - before < 20_000
+
+
+def test_an_unknown_key_costs_one_look_up_for_a_while(stack):
+    """Not one for each request."""
+    with stack.cache() as cache:
+        for _ in range(10):
+            with pytest.raises(LookupError):
+                cache.get("nobody")
+        assert cache.stats().counters["sql_loads"] == 1
