@@ -33,7 +33,7 @@ def translate(error: Exception) -> SessionCacheError:
     """Our error for one of redis, sqlalchemy or the network (`FOREIGN`)."""
     if isinstance(error, store.SQLAlchemyError):
         return _from_store(error)
-    if isinstance(error, hot.ResponseError) and not isinstance(error, hot.AuthenticationError):
+    if isinstance(error, hot.ResponseError):
         return _from_reply(error)
     return HotTierUnavailable(
         f"Redis did not answer ({type(error).__name__}); check that it runs and that the URL is right."
@@ -42,7 +42,7 @@ def translate(error: Exception) -> SessionCacheError:
 
 def _from_reply(error: hot.ResponseError) -> SessionCacheError:
     text = str(error)
-    if "OOM" in text.split(" ", 1)[0] or "-OOM" in text or "OOM command not allowed" in text:
+    if isinstance(error, hot.OutOfMemoryError) or "> 'maxmemory'" in text:
         return HotTierFull("Redis has reached maxmemory; flush, or give it more memory.")
     if isinstance(error, hot.ReadOnlyError) or text.startswith(_PASSING):
         return HotTierUnavailable(f"Redis cannot serve this now ({text.split(' ', 1)[0]}); try again.")

@@ -6,6 +6,7 @@ servers).
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -122,7 +123,7 @@ class AsyncSessionCache:
         """Close what this opened. What is pending stays in Redis, for the workers."""
         await self._connections.close()
         if self._opener is not None:
-            self._opener.close()
+            await asyncio.to_thread(self._opener.close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -128,8 +128,8 @@ class Settings:
             raise ConfigurationError("database_timeout must be below lease, or a slow load outlives its lease.")
         if not self.prefix.isprintable() or not self.prefix or set(self.prefix) & set("{}: "):
             raise ConfigurationError("prefix must be printable text without braces, colons or spaces.")
-        check_redis_url(self.redis_url)
-        check_redis_url(self.queue_url or self.redis_url)
+        _check_redis_url("redis_url", self.redis_url)
+        _check_redis_url("queue_url", self.queue_url or self.redis_url)
         database_url(self.database_url)
 
     @staticmethod
@@ -175,12 +175,10 @@ def as_environment(settings: Settings) -> dict[str, str]:
     return {ENVIRONMENT + name.upper(): str(value) for name, value in pairs if value != getattr(default, name)}
 
 
-def check_redis_url(url: str) -> str:
-    """The URL itself, if its scheme is one of Redis; else `ConfigurationError`."""
-    scheme = url.partition("://")[0]
-    if "://" not in url or scheme not in REDIS_SCHEMES:
-        raise ConfigurationError(f"The Redis URL must begin with redis://, rediss:// or unix://, not {scheme[:40]!r}.")
-    return url
+def _check_redis_url(name: str, url: str) -> None:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in REDIS_SCHEMES:
+        raise ConfigurationError(f"{name} must begin with redis://, rediss:// or unix://, not {scheme[:40]!r}.")
 
 
 def database_url(url: str, *, awaiting: bool = False) -> URL:

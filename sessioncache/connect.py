@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sessioncache import startup
 from sessioncache.config import Settings
 from sessioncache.errors import ConfigurationError
-from sessioncache.flow import Awaiting, Bell, Blocking, FirstTransaction, Flow, arun, run
+from sessioncache.flow import Awaiting, Blocking, FirstTransaction, Flow, arun, run
 from sessioncache.nudge import Nudger
 from sessioncache.state import State
 from sessioncache.store import engine as engines
@@ -62,10 +62,11 @@ def _without_unix_options(url: str, options: dict[str, Any]) -> dict[str, Any]:
 _TCP_ONLY = frozenset({"socket_keepalive", "socket_connect_timeout"})
 
 
-def _checked(client: Any) -> Any:
-    if client.connection_pool.connection_kwargs.get("decode_responses"):
+def _both_or_neither(hot: Any, engine: object) -> None:
+    if (hot is None) != (engine is None):
+        raise ConfigurationError("Hand in both the Redis client and the engine, or neither.")
+    if hot is not None and hot.connection_pool.connection_kwargs.get("decode_responses"):
         raise ConfigurationError("The Redis client decodes responses, but messages are binary; use decode_responses=False.")
-    return client
 
 
 def _bell(settings: Settings, state: State, *, handed_in: bool) -> Nudger | NoBell:
@@ -76,17 +77,14 @@ class BlockingConnections:
     """Runs flows by blocking. Safe to use from any thread."""
 
     def __init__(self, settings: Settings, hot: redis.Redis | None = None, engine: Engine | None = None) -> None:
+        _both_or_neither(hot, engine)
         self.settings, self.state = settings, State.of(settings)
-        self._own_hot = None if hot else _blocking_hot(settings)
-        self._own_engine = None if engine else engines.blocking(settings)
-        self._bell = _bell(settings, self.state, handed_in=hot is not None)
+        self._owned = hot is None
+        self._hot = hot or _blocking_hot(settings)
+        self._engine = engines.prepared(engine or engines.blocking(settings))
+        self._bell = _bell(settings, self.state, handed_in=not self._owned)
         first = FirstTransaction(partial(check, partitions=settings.partitions))
-        self.driver = Blocking(
-            _checked(hot or self._own_hot),
-            self._own_engine or engines.prepared(_given(engine)),
-            self._bell,
-            first,
-        )
+        self.driver = Blocking(self._hot, self._engine, self._bell, first)
         self._lock, self._started = threading.Lock(), False
 
     def run(self, flow: Flow[T]) -> T:
@@ -101,10 +99,9 @@ class BlockingConnections:
     def close(self) -> None:
         """Send what nudges wait, and close what was opened here."""
         self._bell.close()
-        if self._own_hot is not None:
-            self._own_hot.connection_pool.disconnect()
-        if self._own_engine is not None:
-            self._own_engine.dispose()
+        if self._owned:
+            self._hot.connection_pool.disconnect()
+            self._engine.dispose()
 
 
 class AwaitingConnections:
@@ -113,14 +110,15 @@ class AwaitingConnections:
     def __init__(
         self, settings: Settings, hot: redis.asyncio.Redis | None = None, engine: AsyncEngine | None = None
     ) -> None:
+        _both_or_neither(hot, engine)
         self.settings, self.state = settings, State.of(settings)
-        self._own_hot = None if hot else _awaiting_hot(settings)
-        self._own_engine = None if engine else engines.awaiting(settings)
-        self._bell = _bell(settings, self.state, handed_in=hot is not None)
-        if engine is not None:
-            engines.prepared(engine.sync_engine)
+        self._owned = hot is None
+        self._hot = hot or _awaiting_hot(settings)
+        self._engine = engine or engines.awaiting(settings)
+        engines.prepared(self._engine.sync_engine)
+        self._bell = _bell(settings, self.state, handed_in=not self._owned)
         first = FirstTransaction(partial(check, partitions=settings.partitions))
-        self.driver = Awaiting(_checked(hot or self._own_hot), _given(engine or self._own_engine), self._bell, first)
+        self.driver = Awaiting(self._hot, self._engine, self._bell, first)
         self._lock, self._started = asyncio.Lock(), False
 
     async def run(self, flow: Flow[T]) -> T:
@@ -135,16 +133,9 @@ class AwaitingConnections:
     async def close(self) -> None:
         """Send what nudges wait, and close what was opened here."""
         await asyncio.to_thread(self._bell.close)
-        if self._own_hot is not None:
-            await self._own_hot.connection_pool.disconnect()
-        if self._own_engine is not None:
-            await self._own_engine.dispose()
-
-
-def _given(value: T | None) -> T:
-    if value is None:
-        raise ConfigurationError("Hand in both the Redis client and the engine, or neither.")
-    return value
+        if self._owned:
+            await self._hot.connection_pool.disconnect()
+            await self._engine.dispose()
 
 
 def _blocking_hot(settings: Settings) -> redis.Redis:
@@ -156,6 +147,3 @@ def _awaiting_hot(settings: Settings) -> redis.asyncio.Redis:
     options = _without_unix_options(settings.redis_url, _pool_options(settings, AwaitingRetry(NoBackoff(), 0)))
     pool = redis.asyncio.BlockingConnectionPool.from_url(settings.redis_url, **options)
     return redis.asyncio.Redis(connection_pool=pool)
-
-
-__all__ = ["AwaitingConnections", "Bell", "BlockingConnections"]

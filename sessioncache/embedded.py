@@ -6,6 +6,7 @@ one that was killed, and come back with their data.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -21,6 +22,7 @@ from sessioncache.errors import ConfigurationError
 from sessioncache.keeper import ADDRESS_FILE, LOG_FILE, READY, TAKEN, settings_for
 
 JOIN_SECONDS = 40.0
+LEAVE_SECONDS = 40.0
 PAUSE_SECONDS = 0.05
 _SET_BY_KEEPER = ("redis_url", "database_url", "queue_url", "lanes")
 
@@ -44,8 +46,11 @@ class Opener:
         self.settings = settings_for(self.directory, redis_url, settings)
 
     def close(self) -> None:
-        """Leave; the servers end if nobody is left."""
-        self._connection.close()
+        """Leave. Returns when that is seen, and the servers have ended if nobody is left."""
+        with self._connection, contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+            self._connection.settimeout(LEAVE_SECONDS)
+            self._connection.recv(1)
 
     def _join(self, settings: Settings) -> tuple[socket.socket, str]:
         deadline = time.monotonic() + JOIN_SECONDS

@@ -65,6 +65,7 @@ class Keeper:
         self.settings = replace(settings_from({}), redis_url=self.redis_url, queue_url="", database_url=database, lanes=1)
         self.server: subprocess.Popen[bytes] | None = None
         self.workers: subprocess.Popen[bytes] | None = None
+        self.last: socket.socket | None = None
         self.stopping = False
 
     def start(self) -> None:
@@ -114,7 +115,10 @@ class Keeper:
             selector.register(opener, selectors.EVENT_READ)
         elif not _alive(ready):
             selector.unregister(ready)
-            ready.close()
+            if len(selector.get_map()) > 1:
+                ready.close()
+            else:
+                self.last = ready  # closed when this process ends: that is what the last opener waits for
 
     def _restart_what_died(self) -> None:
         if self.server is not None and self.server.poll() is not None:

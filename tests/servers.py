@@ -77,7 +77,7 @@ class RedisServer:
         with log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, preexec_fn=partial(end_with_parent, os.getpid())
-            )  # noqa: PLW1509
+            )
         self._wait()
         return self
 

@@ -92,7 +92,8 @@ class Supervisor:
         if dead and self._stopping.wait(RESTART_SECONDS):
             return
         while len(self._children) < self._processes:
-            self._children.append(subprocess.Popen([sys.executable, "-m", "workers", "--one-of", str(os.getpid())]))
+            command = [sys.executable, "-m", "workers", "--one-of", str(os.getpid())]
+            self._children.append(subprocess.Popen(command))  # noqa: S603 - a fixed command
 
     def _end(self) -> None:
         for child in self._children:

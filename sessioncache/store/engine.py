@@ -33,19 +33,17 @@ os.register_at_fork(after_in_child=_after_fork)
 def blocking(settings: Settings) -> Engine:
     """An engine for `Blocking`."""
     url = database_url(settings.database_url)
-    return prepared(create_engine(url, **_options(url, settings)))
+    return create_engine(url, **_options(url, settings))
 
 
 def awaiting(settings: Settings) -> AsyncEngine:
     """An engine for `Awaiting`."""
     url = database_url(settings.database_url, awaiting=True)
-    engine = create_async_engine(url, **_options(url, settings))
-    prepared(engine.sync_engine)
-    return engine
+    return create_async_engine(url, **_options(url, settings))
 
 
 def prepared(engine: Engine) -> Engine:
-    """The engine with what every connection of ours needs; also for one that the caller made."""
+    """The engine, made here or handed in, with what each of our connections needs."""
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -1,0 +1,1 @@
+"""The ``sessioncache`` command. It asks and shows; all behaviour is below."""
