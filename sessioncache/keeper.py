@@ -41,6 +41,8 @@ START_SECONDS = 20.0
 FIRST_OPENER_SECONDS = 10.0
 STOP_SECONDS = 15.0
 TICK_SECONDS = 0.2
+# A socket's path takes 103 bytes on some systems; ours adds about 35 to that of its place.
+LONGEST_PLACE = 60
 
 
 def server_binary() -> str | None:
@@ -59,7 +61,7 @@ class Keeper:
 
     def __init__(self, directory: Path, binary: str) -> None:
         self.directory, self.binary = directory, binary
-        self.private = Path(tempfile.mkdtemp(prefix="sessioncache-"))
+        self.private = _private_directory()
         self.redis_url = f"unix://{self.private}/redis.sock"
         database = f"sqlite:///{directory}/sessions.db"
         self.settings = replace(settings_from({}), redis_url=self.redis_url, queue_url="", database_url=database, lanes=1)
@@ -135,6 +137,12 @@ class Keeper:
             if child is not None:
                 _end(child)
         shutil.rmtree(self.private, ignore_errors=True)
+
+
+def _private_directory() -> Path:
+    """A directory that only this user can enter, with a name short enough for sockets in it."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="sessioncache-", dir=usual if len(usual) <= LONGEST_PLACE else "/tmp"))  # noqa: S108
 
 
 def _bound(command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -213,7 +221,7 @@ def main(directory: Path, report: int) -> None:
         keeper.start()
         _report(report, READY)
         keeper.serve()
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         _report(report, f"{error}; see {directory / LOG_FILE}")
     finally:
         keeper.stop()

@@ -141,7 +141,7 @@ class PostgresServer:
         flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         self.process = subprocess.Popen(
             [self.binaries / "postgres", "-D", self.data, "-k", self.directory, *flags],
-            preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509
+            preexec_fn=partial(end_with_parent, os.getpid()),
             **as_user,
             **quiet,
         )
@@ -194,4 +194,4 @@ class PostgresServer:
 
 def python(*arguments: str, **options: object) -> subprocess.Popen:
     """A Python process of this interpreter, which ends with this one."""
-    return subprocess.Popen([sys.executable, *arguments], preexec_fn=partial(end_with_parent, os.getpid()), **options)  # noqa: PLW1509
+    return subprocess.Popen([sys.executable, *arguments], preexec_fn=partial(end_with_parent, os.getpid()), **options)

@@ -34,7 +34,7 @@ LAYERS = [
     ["sessioncache.hot"],
     ["sessioncache.repeat"],
     ["sessioncache.store.apply", "sessioncache.store.load", "sessioncache.store.check", "sessioncache.store.engine"],
-    ["sessioncache.store.plan", "sessioncache.migrate"],
+    ["sessioncache.store.plan", "sessioncache.store.statements", "sessioncache.migrate"],
     ["sessioncache.store"],
     ["sessioncache.migrations.env"],
     ["sessioncache.migrations"],

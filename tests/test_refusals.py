@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import replace
@@ -107,7 +108,7 @@ def test_a_bad_key(one_stack, key):
         if key is not None:
             with pytest.raises(InvalidKey):
                 cache.flush(key)
-        assert {name for name in raw.scan_iter("sc:*")} <= {b"sc:{000}:layout"}
+        assert set(raw.scan_iter("sc:*")) <= {b"sc:{000}:layout"}
 
 
 @pytest.mark.parametrize("key", ["x" * 512, "é" * 256, "a b:{c}*?[1]", "🙂", "sc:{000}:layout"])
@@ -130,8 +131,8 @@ def test_a_bad_owner(one_stack, owner):
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("redis_url", "http://localhost"), ("redis_url", "localhost:6379"), ("redis_url", ""), ("database_url", "mysql://x/y"),
-     ("database_url", "not a url"), ("queue_url", "amqp://x"), ("partitions", 0), ("partitions", 1001), ("partitions", "many"),
-     ("lanes", 65), ("ttl", 0), ("ttl", -1), ("ttl_jitter", 1), ("window", 0), ("prefix", "a:b"), ("prefix", ""),
+     ("database_url", "not a url"), ("queue_url", "amqp://x"), ("partitions", 0), ("partitions", 1001),
+     ("partitions", "many"),      ("lanes", 65), ("ttl", 0), ("ttl", -1), ("ttl_jitter", 1), ("window", 0), ("prefix", "a:b"), ("prefix", ""),
      ("database_timeout", 10.0), ("nonsense", 1), ("redis_url", 5), ("max_pending", None), ("window", True)],
 )  # fmt: skip
 def test_a_bad_setting(setting, value):
@@ -258,6 +259,25 @@ def test_another_number_of_partitions(stack):
         raw.flushall()
     with stack.cache(partitions=32) as other, pytest.raises(LayoutMismatch, match="SESSIONCACHE_PARTITIONS=64"):
         other.open("k")
+
+
+def test_many_servers_start_at_once(stack):
+    """On an empty store: one of them sets it up, and none fails."""
+    failures = []
+
+    def start():
+        try:
+            with stack.cache() as cache:
+                cache.open("k")
+        except SessionCacheError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
 
 
 def test_a_client_that_decodes_is_refused(one_stack):

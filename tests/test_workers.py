@@ -163,7 +163,7 @@ def test_foreign_job_arguments_are_refused(one_stack, monkeypatch):
         monkeypatch.setenv(name, value)
     jobs.connections.cache_clear()
     for arguments in [("other", 0, 4), ("sc", 4, 4), ("sc", -1, 4), ("sc", "0", 4), ("sc", 0, 65), ("sc", True, 4)]:
-        with pytest.raises(Exception, match="worker drains|names a lane"):
+        with pytest.raises(Exception, match=r"worker drains|names a lane"):
             jobs.drain_lane(*arguments)
     jobs.connections().close()
     jobs.connections.cache_clear()

@@ -7,21 +7,27 @@ transaction. A duplicate (session id, seq) would be a bug, and raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import msgpack
-from sqlalchemy import Connection, Insert, Table, bindparam, delete, insert, literal, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    delete,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from sessioncache import op as ops
 from sessioncache.message import decode, instant, plain_text, to_json
 from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.store.plan import AppliedOp, Log, NewMessage, Outcome, Plan, Route, Standing, known_id, plan
+from sessioncache.store.statements import chunks, insert_unless_there, matching
 
-# Values in one statement: SQLite takes 32,766 at most.
-CHUNK = 1000
 ROLE_CHARACTERS = 255
 
 
@@ -45,29 +51,14 @@ def apply(connection: Connection, logs: Sequence[Log], retention: timedelta) -> 
     return made.outcomes
 
 
-def insert_unless_there(connection: Connection, table: Table) -> Insert:
-    """An INSERT that leaves existing rows alone."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
-
-
-def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """The values in pieces that fit one statement."""
-    return (values[at : at + CHUNK] for at in range(0, len(values), CHUNK))
-
-
 def _standing(connection: Connection, logs: Sequence[Log]) -> Standing:
     standing = Standing(_lock_routes(connection, sorted(log.session_key for log in logs)), set(), set(), set())
     appends = {(op.session_id, known_id(op)) for log in logs for op in log.ops if op.kind == ops.APPEND}
     named = appends | {(op.session_id, op.op_id) for log in logs for op in log.ops if op.kind != ops.APPEND}
     for some in chunks(sorted(appends)):
-        columns = messages.c.session_id, messages.c.message_id
-        found = connection.execute(select(*columns).where(tuple_(*columns).in_(some)))
-        standing.known.update((row[0], row[1]) for row in found)
+        standing.known.update((row[0], row[1]) for row in connection.execute(matching(messages.c.message_id, some)))
     for some in chunks(sorted(named)):
-        columns = applied_ops.c.session_id, applied_ops.c.op_id
-        for row in connection.execute(select(*columns, applied_ops.c.refused).where(tuple_(*columns).in_(some))):
+        for row in connection.execute(matching(applied_ops.c.op_id, some, applied_ops.c.refused)):
             (standing.refused if row[2] else standing.known).add((row[0], row[1]))
     for some in chunks(sorted({session_id for session_id, _ in named})):
         dead = select(sessions.c.session_id).where(sessions.c.session_id.in_(some), sessions.c.deleted)

@@ -6,12 +6,13 @@ An empty SQLite file is set up by itself; a PostgreSQL database is set up, and a
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, column, insert, inspect, select, table
+from sqlalchemy import Connection, column, inspect, select, table
 
 from sessioncache.errors import LayoutMismatch, SchemaMismatch
 from sessioncache.keys import LAYOUT_VERSION
 from sessioncache.migrate import revisions, upgrade
 from sessioncache.schema import HEAD, TABLES, VERSION_TABLE, layout
+from sessioncache.store.statements import insert_unless_there
 
 
 def check(connection: Connection, partitions: int) -> None:
@@ -28,9 +29,10 @@ def check(connection: Connection, partitions: int) -> None:
     _compare_schema(found)
     recorded = connection.execute(select(layout.c.version, layout.c.partitions)).one_or_none()
     if recorded is None:
-        connection.execute(insert(layout).values(version=LAYOUT_VERSION, partitions=partitions))
-    else:
-        compare_layout("The database", (recorded[0], recorded[1]), (LAYOUT_VERSION, partitions))
+        ours = insert_unless_there(connection, layout).values(version=LAYOUT_VERSION, partitions=partitions)
+        connection.execute(ours)
+        recorded = connection.execute(select(layout.c.version, layout.c.partitions)).one()
+    compare_layout("The database", (recorded[0], recorded[1]), (LAYOUT_VERSION, partitions))
 
 
 def schema_version(connection: Connection) -> str | None:

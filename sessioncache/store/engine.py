@@ -55,10 +55,10 @@ def _options(url: URL, settings: Settings) -> dict[str, Any]:
     common: dict[str, Any] = {"hide_parameters": True, "pool_timeout": settings.database_timeout}
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": settings.database_timeout}, "hide_parameters": True}
-    limit = round(settings.database_timeout * 1000)
+    limit, asked = round(settings.database_timeout * 1000), url.query.get("options", "")
     connect = {
         "connect_timeout": max(2, round(settings.database_timeout)),
-        "options": f"-c statement_timeout={limit} -c lock_timeout={limit} -c timezone=UTC",
+        "options": f"-c statement_timeout={limit} -c lock_timeout={limit} -c timezone=UTC {asked}",
     }
     return {**common, "pool_size": settings.pool_size, "pool_pre_ping": True, "connect_args": connect}
 
