@@ -29,10 +29,12 @@ _REFUSED_CODES = frozenset({"SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMAT
 FOREIGN = (hot.RedisError, OSError, store.SQLAlchemyError)
 
 
-def translate(error: Exception) -> SessionCacheError:
-    """Our error for one of redis, sqlalchemy or the network (`FOREIGN`)."""
+def translate(error: Exception, *, of_store: bool) -> SessionCacheError:
+    """Our error for one of redis, sqlalchemy or the network (`FOREIGN`), met while asking the store or Redis."""
     if isinstance(error, store.SQLAlchemyError):
         return _from_store(error)
+    if of_store:
+        return StoreUnavailable(f"The database did not answer ({type(error).__name__}); check that it runs.")
     if isinstance(error, hot.ResponseError):
         return _from_reply(error)
     return HotTierUnavailable(

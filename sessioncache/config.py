@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any
 
 from sqlalchemy.engine import URL, make_url
@@ -126,6 +127,10 @@ class Settings:
             raise ConfigurationError(f"ttl_jitter is a share of ttl from 0 to below 1, not {self.ttl_jitter}.")
         if self.database_timeout >= self.lease:
             raise ConfigurationError("database_timeout must be below lease, or a slow load outlives its lease.")
+        if self.visibility <= self.database_timeout:
+            raise ConfigurationError("visibility must be above database_timeout, or claims end before their transaction.")
+        if self.redis_timeout > self.timeout:
+            raise ConfigurationError("redis_timeout must be at most timeout, or no command has time for an answer.")
         if not self.prefix.isprintable() or not self.prefix or set(self.prefix) & set("{}: "):
             raise ConfigurationError("prefix must be printable text without braces, colons or spaces.")
         _check_redis_url("redis_url", self.redis_url)
@@ -137,7 +142,7 @@ class Settings:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
         may_be_zero = name in {"ttl_jitter", "linger", "near_sessions", "near_bytes", "touch"}
-        if value < 0 or (value == 0 and not may_be_zero):
+        if not isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
             raise ConfigurationError(f"{name} must be {'0 or more' if may_be_zero else 'more than 0'}, not {value}.")
 
 
@@ -169,10 +174,8 @@ def _convert(name: str, kind: type, value: object) -> Any:
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """The settings that are not defaults, as ``SESSIONCACHE_*`` variables: how a child process gets them."""
-    default = Settings()
-    pairs = ((field.name, getattr(settings, field.name)) for field in fields(Settings))
-    return {ENVIRONMENT + name.upper(): str(value) for name, value in pairs if value != getattr(default, name)}
+    """All settings as ``SESSIONCACHE_*`` variables: how a child process gets them."""
+    return {ENVIRONMENT + field.name.upper(): str(getattr(settings, field.name)) for field in fields(Settings)}
 
 
 def _check_redis_url(name: str, url: str) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessioncache import startup
-from sessioncache.config import Settings
+from sessioncache.config import Settings, masked
 from sessioncache.errors import ConfigurationError
 from sessioncache.flow import Awaiting, Blocking, FirstTransaction, Flow, arun, run
 from sessioncache.nudge import Nudger
@@ -32,6 +32,7 @@ from sessioncache.store.check import check
 
 log = logging.getLogger("sessioncache.connect")
 T = TypeVar("T")
+H = TypeVar("H", redis.Redis, redis.asyncio.Redis)
 
 
 class NoBell:
@@ -62,11 +63,16 @@ def _without_unix_options(url: str, options: dict[str, Any]) -> dict[str, Any]:
 _TCP_ONLY = frozenset({"socket_keepalive", "socket_connect_timeout"})
 
 
-def _both_or_neither(hot: Any, engine: object) -> None:
+def _both_or_neither(hot: object, engine: object) -> None:
     if (hot is None) != (engine is None):
         raise ConfigurationError("Hand in both the Redis client and the engine, or neither.")
-    if hot is not None and hot.connection_pool.connection_kwargs.get("decode_responses"):
+
+
+def _binary(hot: H) -> H:
+    """The client itself, if it gives bytes."""
+    if hot.connection_pool.connection_kwargs.get("decode_responses"):
         raise ConfigurationError("The Redis client decodes responses, but messages are binary; use decode_responses=False.")
+    return hot
 
 
 def _bell(settings: Settings, state: State, *, handed_in: bool) -> Nudger | NoBell:
@@ -80,7 +86,7 @@ class BlockingConnections:
         _both_or_neither(hot, engine)
         self.settings, self.state = settings, State.of(settings)
         self._owned = hot is None
-        self._hot = hot or _blocking_hot(settings)
+        self._hot = _binary(hot or _blocking_hot(settings))
         self._engine = engines.prepared(engine or engines.blocking(settings))
         self._bell = _bell(settings, self.state, handed_in=not self._owned)
         first = FirstTransaction(partial(check, partitions=settings.partitions))
@@ -96,9 +102,13 @@ class BlockingConnections:
                     self._started = True
         return run(flow, self.driver.perform)
 
+    def settle(self) -> None:
+        """Send what nudges wait: for a process that may end without further notice."""
+        self._bell.close()
+
     def close(self) -> None:
         """Send what nudges wait, and close what was opened here."""
-        self._bell.close()
+        self.settle()
         if self._owned:
             self._hot.connection_pool.disconnect()
             self._engine.dispose()
@@ -113,7 +123,7 @@ class AwaitingConnections:
         _both_or_neither(hot, engine)
         self.settings, self.state = settings, State.of(settings)
         self._owned = hot is None
-        self._hot = hot or _awaiting_hot(settings)
+        self._hot = _binary(hot or _awaiting_hot(settings))
         self._engine = engine or engines.awaiting(settings)
         engines.prepared(self._engine.sync_engine)
         self._bell = _bell(settings, self.state, handed_in=not self._owned)
@@ -139,11 +149,19 @@ class AwaitingConnections:
 
 
 def _blocking_hot(settings: Settings) -> redis.Redis:
-    options = _without_unix_options(settings.redis_url, _pool_options(settings, Retry(NoBackoff(), 0)))
-    return redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(settings.redis_url, **options))
+    return redis.Redis(connection_pool=_pool(redis.BlockingConnectionPool, settings, Retry(NoBackoff(), 0)))
 
 
 def _awaiting_hot(settings: Settings) -> redis.asyncio.Redis:
-    options = _without_unix_options(settings.redis_url, _pool_options(settings, AwaitingRetry(NoBackoff(), 0)))
-    pool = redis.asyncio.BlockingConnectionPool.from_url(settings.redis_url, **options)
+    pool = _pool(redis.asyncio.BlockingConnectionPool, settings, AwaitingRetry(NoBackoff(), 0))
     return redis.asyncio.Redis(connection_pool=pool)
+
+
+def _pool(kind: Any, settings: Settings, retry: object) -> Any:
+    url = settings.redis_url
+    try:
+        pool = kind.from_url(url, **_without_unix_options(url, _pool_options(settings, retry)))
+        pool.make_connection()  # connects nothing yet, but takes every option of the URL
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"redis_url cannot be used: {masked(url)}; check port and options.") from error
+    return pool

@@ -42,21 +42,25 @@ class Opener:
         self.directory = Path(path).expanduser().resolve()
         self.directory.mkdir(parents=True, exist_ok=True)
         settings = settings_from(arguments)
+        self._pid = os.getpid()
         self._connection, redis_url = self._join(settings)
         self.settings = settings_for(self.directory, redis_url, settings)
 
     def close(self) -> None:
-        """Leave. Returns when that is seen, and the servers have ended if nobody is left."""
+        """Leave. Returns when that is seen, and the servers have ended if nobody is left.
+
+        In a process forked from the opener it changes nothing for the opener.
+        """
         with self._connection, contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_WR)
-            self._connection.settimeout(LEAVE_SECONDS)
-            self._connection.recv(1)
+            if self._pid == os.getpid():
+                self._connection.shutdown(socket.SHUT_WR)
+                self._connection.settimeout(LEAVE_SECONDS)
+                self._connection.recv(1)
 
     def _join(self, settings: Settings) -> tuple[socket.socket, str]:
         deadline = time.monotonic() + JOIN_SECONDS
-        status = ""
         while time.monotonic() < deadline:
-            joined = self._connect()
+            joined = self._connect(settings)
             if joined:
                 return joined
             status = self._start_keeper(settings)
@@ -66,21 +70,25 @@ class Opener:
                 time.sleep(PAUSE_SECONDS)
         raise ConfigurationError(f"The embedded servers of {self.directory} cannot be joined; see {LOG_FILE} there.")
 
-    def _connect(self) -> tuple[socket.socket, str] | None:
+    def _connect(self, settings: Settings) -> tuple[socket.socket, str] | None:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(JOIN_SECONDS)
         try:
             connection.connect(json.loads((self.directory / ADDRESS_FILE).read_text())["socket"])
             with connection.makefile("rb") as lines:
-                return connection, json.loads(lines.readline())["redis_url"]
+                answer = json.loads(lines.readline())
         except (OSError, ValueError):
             connection.close()
             return None
+        if answer["prefix"] != settings.prefix:
+            connection.close()
+            raise ConfigurationError(f"The servers of {self.directory} serve prefix {answer['prefix']!r}; use that one.")
+        return connection, answer["redis_url"]
 
     def _start_keeper(self, settings: Settings) -> str:
         reader, writer = os.pipe()
         with (self.directory / LOG_FILE).open("ab") as log, os.fdopen(reader) as status:
-            command = [sys.executable, "-m", "sessioncache.keeper", str(self.directory), str(writer)]
+            command = [sys.executable, "-P", "-m", "sessioncache.keeper", str(self.directory), str(writer)]
             environment = {**os.environ, **as_environment(settings)}
             subprocess.run(  # noqa: S603 - a fixed command
                 command,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -92,13 +93,14 @@ def run(flow: Flow[T], perform: Callable[[Request], Any]) -> T:
                 reply = perform(request)
             except SessionCacheError as error:
                 request = flow.throw(error)
+            except BaseException:
+                run(_cleaned_up(flow), perform)
+                raise
             else:
                 request = flow.send(reply)
     except StopIteration as done:
         result: T = done.value
         return result
-    finally:
-        flow.close()
 
 
 async def arun(flow: Flow[T], perform: Callable[[Request], Awaitable[Any]]) -> T:
@@ -110,19 +112,35 @@ async def arun(flow: Flow[T], perform: Callable[[Request], Awaitable[Any]]) -> T
                 reply = await perform(request)
             except SessionCacheError as error:
                 request = flow.throw(error)
+            except BaseException:
+                await asyncio.shield(arun(_cleaned_up(flow), perform))
+                raise
             else:
                 request = flow.send(reply)
     except StopIteration as done:
         result: T = done.value
         return result
-    finally:
-        flow.close()
+
+
+def _cleaned_up(flow: Flow[Any]) -> Flow[None]:
+    """What an interrupted flow still wants done: one request, whatever becomes of it."""
+    try:
+        request = flow.throw(Interrupted())
+    except (Interrupted, StopIteration):
+        return
+    with suppress(SessionCacheError):
+        yield request
+    flow.close()
 
 
 def _isolation(engine: Engine, *, writes: bool) -> dict[str, Any]:
     if engine.dialect.name == "postgresql":
         return {"isolation_level": "READ COMMITTED" if writes else "REPEATABLE READ"}
     return {WRITES: writes}
+
+
+class Interrupted(BaseException):
+    """Thrown into a flow whose caller was cancelled or interrupted: time for one clean-up, no more."""
 
 
 class FirstTransaction:
@@ -152,7 +170,7 @@ class Blocking:
         try:
             return self._performers[type(request)](self, request)
         except FOREIGN as error:
-            raise translate(error) from error
+            raise translate(error, of_store=type(request) is Transact) from error
 
     def _evaluate(self, request: Evaluate) -> Any:
         script = request.script
@@ -198,7 +216,7 @@ class Awaiting:
         try:
             return await self._performers[type(request)](self, request)
         except FOREIGN as error:
-            raise translate(error) from error
+            raise translate(error, of_store=type(request) is Transact) from error
 
     async def _evaluate(self, request: Evaluate) -> Any:
         script = request.script

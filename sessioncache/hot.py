@@ -8,17 +8,20 @@ Assumes that `Settings` and `Keyspace` are the same on every server; `startup` m
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sessioncache import scripts
-from sessioncache.errors import Backpressure
+from sessioncache.errors import Backpressure, InvalidKey
 from sessioncache.flow import Flow, Ring
-from sessioncache.keys import PartitionKeys, SessionKeys
+from sessioncache.keys import PartitionKeys, SessionKeys, check_session_key
 from sessioncache.near import Copy
 from sessioncache.repeat import evaluate
 from sessioncache.snapshot import Snapshot
 from sessioncache.state import State, ms
+
+log = logging.getLogger("sessioncache.hot")
 
 
 def _ring(state: State, keys: SessionKeys, nobody_was_about: int) -> Flow[None]:
@@ -178,7 +181,7 @@ def publish(state: State, keys: SessionKeys, token: str, copy: Snapshot) -> Flow
     """``ok``, ``lost`` (the lease is not ours any more) or ``dirty`` (ops came in: drain and load again)."""
     four = (keys.meta, keys.history, keys.pending, keys.lease)
     ttl_ms = state.ttl_ms() if copy.session_id else ms(state.settings.unknown_ttl)
-    ops = " ".join(f"{op_id}:{version}" for op_id, version in copy.ops)
+    ops = ";".join(" ".join(f"{op_id}:{version}" for op_id, version in group) for group in copy.ops)
     reply = yield from evaluate(
         state, scripts.PUBLISH, four, token, ttl_ms, copy.session_id, copy.version, token, copy.total, copy.owner,
         copy.created_ms, copy.updated_ms, copy.accessed_ms, ops, *copy.elements,
@@ -202,19 +205,30 @@ def claim(state: State, partition: PartitionKeys, limit: int, mode: str) -> Flow
     settings = state.settings
     keys = (partition.dirty, partition.wake)
     reply = yield from evaluate(state, scripts.CLAIM, keys, limit, ms(settings.visibility), ms(settings.wake), mode)
-    return [key.decode() for key in reply]
+    return _session_keys(reply)
 
 
-def peek(state: State, keys: Sequence[SessionKeys], max_ops: int) -> Flow[list[list[bytes]]]:
+def _session_keys(members: Sequence[bytes]) -> list[str]:
+    """Those that are session keys; whatever else somebody put there by hand is passed over, with a warning."""
+    found = []
+    for member in members:
+        try:
+            found.append(check_session_key(member.decode()))
+        except (UnicodeDecodeError, InvalidKey):
+            log.warning("a dirty index holds %r, which is no session key; remove it with ZREM", member[:100])
+    return found
+
+
+def peek(state: State, keys: Sequence[SessionKeys], max_ops: int, max_bytes: int) -> Flow[list[list[bytes]]]:
     """The heads of the pending logs of session keys of one partition, in whole groups."""
     pending = tuple(key.pending for key in keys)
-    logs: list[list[bytes]] = yield from evaluate(state, scripts.PEEK, pending, max_ops, state.settings.batch_bytes)
+    logs: list[list[bytes]] = yield from evaluate(state, scripts.PEEK, pending, max_ops, max_bytes)
     return logs
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What the store says of one key's log: op ids it has, op ids it refused with a reason, the key's version there.
+    """What the store says of one key's log: ops it has, ops it refused with a reason (by name), the key's version there.
 
     ``drop``: the hot copy does not tell what the store has.
     """
@@ -270,4 +284,4 @@ def stats(state: State, partition: PartitionKeys, limit: int) -> Flow[Backlog]:
     reply = yield from evaluate(state, scripts.STATS, (partition.dirty, partition.dead), limit)
     dirty, dead, now_ms, since_ms, *session_keys = reply
     overdue = (int(now_ms) - int(since_ms)) / 1000
-    return Backlog(dirty, dead, int(now_ms), overdue, [key.decode() for key in session_keys])
+    return Backlog(dirty, dead, int(now_ms), overdue, _session_keys(session_keys))

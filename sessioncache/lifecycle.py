@@ -109,7 +109,9 @@ def append(
         Backpressure: the pending log is full.
     """
     packed = [encode(one, state.settings.max_message_bytes) for one in _as_list(messages)]
-    names, op_ids = _names(ids, len(packed))
+    if sum(map(len, packed)) > max(state.settings.batch_bytes, state.settings.max_message_bytes):
+        raise InvalidMessage(f"One append takes at most batch_bytes ({state.settings.batch_bytes}); append in pieces.")
+    names, op_ids = _names(handle.session_id, ids, len(packed))
     items = [(op_id, name.encode() + b"\n" + one) for op_id, name, one in zip(op_ids, names, packed, strict=True)]
     if not items:
         return []
@@ -141,15 +143,17 @@ def _as_list(messages: dict[str, Any] | Sequence[dict[str, Any]]) -> Sequence[di
     raise InvalidMessage(f"append takes a message or a list of messages, not {type(messages).__name__}.")
 
 
-def _names(ids: str | Sequence[str] | None, count: int) -> tuple[list[str], list[str]]:
+def _names(session_id: str, ids: str | Sequence[str] | None, count: int) -> tuple[list[str], list[str]]:
     """Message ids and op ids; messages without ids of their own share one op id."""
     if ids is None:
         op_id = new_op_id()
         return message_ids(op_id, count), [op_id] * count
+    if not isinstance(ids, str | list | tuple):
+        raise InvalidKey(f"id takes a message id or a list of them, not {type(ids).__name__}.")
     names = [check_name(one, "message id") for one in ([ids] if isinstance(ids, str) else ids)]
     if len(names) != count or len(set(names)) != count:
         raise InvalidKey(f"{count} messages need {count} different ids, not {len(set(names))}.")
-    return names, [op_id_of(name) for name in names]
+    return names, [op_id_of(session_id, name) for name in names]
 
 
 def _checked_version(expected: int | None) -> int | None:

@@ -67,8 +67,11 @@ class NearCopies:
             return self._copies.get(session_key)
 
     def put(self, session_key: str, copy: Copy) -> None:
-        """Keep this copy, unless a newer one of the same revision is kept already."""
+        """Keep this copy, unless a newer one of the same revision is kept already, or it alone is too large."""
         with self._lock:
+            if copy.size > self._max_bytes:
+                self._forget(session_key)
+                return
             kept = self._copies.get(session_key)
             if kept is not None and kept.raw is copy.raw and kept.version > copy.version:
                 return
@@ -90,8 +93,11 @@ class NearCopies:
     def drop(self, session_key: str) -> None:
         """Forget this session key."""
         with self._lock:
-            kept = self._copies.pop(session_key, None)
-            self._bytes -= kept.size if kept else 0
+            self._forget(session_key)
+
+    def _forget(self, session_key: str) -> None:
+        kept = self._copies.pop(session_key, None)
+        self._bytes -= kept.size if kept else 0
 
     def _shrink(self) -> None:
         while self._copies and (len(self._copies) > self._max_sessions or self._bytes > self._max_bytes):

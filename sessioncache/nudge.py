@@ -21,7 +21,8 @@ from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from sessioncache.config import Settings
+from sessioncache.config import Settings, masked
+from sessioncache.errors import ConfigurationError
 from sessioncache.metrics import Counters
 
 log = logging.getLogger("sessioncache.nudge")
@@ -34,14 +35,18 @@ FAILURE_TTL = 3600
 
 
 def queue_connection(settings: Settings) -> redis.Redis:
-    """A connection of RQ's own: RQ changes the timeouts of the pool it is given."""
-    timeout = settings.redis_timeout
-    return redis.Redis.from_url(
-        settings.queue_url or settings.redis_url,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-    )
+    """A connection of RQ's own: RQ changes the timeouts of the pool it is given.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+    """
+    url, timeout = settings.queue_url or settings.redis_url, settings.redis_timeout
+    try:
+        return redis.Redis.from_url(
+            url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"queue_url cannot be used: {masked(url)}; check port and options.") from error
 
 
 def enqueue(connection: redis.Redis, settings: Settings, lane: int) -> bool:
@@ -73,6 +78,7 @@ class Nudger:
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings, self._counters = settings, counters
+        self._connection = queue_connection(settings)
         self._lock = threading.Lock()
         self._pid = 0
         self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -80,7 +86,7 @@ class Nudger:
 
     def ring(self, lane: int) -> None:
         """Send a nudge for this lane soon. Never blocks on RQ, never raises."""
-        if self._pid != os.getpid():
+        if self._pid != os.getpid() or self._thread is None or not self._thread.is_alive():
             self._start()
         self._waiting.put(lane)
 
@@ -94,7 +100,7 @@ class Nudger:
 
     def _start(self) -> None:
         with self._lock:
-            if self._pid == os.getpid():
+            if self._pid == os.getpid() and self._thread is not None and self._thread.is_alive():
                 return
             self._waiting = queue.SimpleQueue()
             self._thread = threading.Thread(
@@ -104,15 +110,14 @@ class Nudger:
             self._pid = os.getpid()
 
     def _work(self, waiting: queue.SimpleQueue[int | None]) -> None:
-        connection = queue_connection(self._settings)
-        try:
-            while (lane := waiting.get()) is not None:
-                self._send(connection, lane)
-        finally:
-            connection.close()
+        while (lane := waiting.get()) is not None:
+            self._send(lane)
+        self._connection.close()
 
-    def _send(self, connection: redis.Redis, lane: int) -> None:
+    def _send(self, lane: int) -> None:
         try:
-            self._counters.add("nudges", int(enqueue(connection, self._settings, lane)))
+            self._counters.add("nudges", int(enqueue(self._connection, self._settings, lane)))
         except (RedisError, OSError) as error:
             log.warning("a nudge could not be sent, the schedule will find the work: %s", type(error).__name__)
+        except Exception:
+            log.exception("a nudge could not be sent, the schedule will find the work")

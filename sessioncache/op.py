@@ -7,8 +7,8 @@ An element is a plain header line, then a payload that no script decodes::
 ``left`` is the number of ops of the same group that follow; a group is never split. The payload of an append is
 ``<message id>\n<msgpack>``; that of a start is msgpack of what the session begins with; other ops have none.
 
-An op id is sixteen characters of base64url: 96 random bits, or, for a caller's own message id, 96 bits of its SHA-256,
-so that the same message id always makes the same op id.
+An op id is sixteen characters of base64url: 96 random bits, or, for a caller's own message id, 96 bits of a SHA-256 over
+session id and message id, so that the same message id in the same session always makes the same op id.
 """
 
 from __future__ import annotations
@@ -38,24 +38,21 @@ def message_ids(op_id: str, count: int) -> list[str]:
     return [op_id] if count == 1 else [f"{op_id}.{index}" for index in range(count)]
 
 
-def op_id_of(message_id: str) -> str:
-    """The op id under which a caller's message id is remembered: itself, if it is one that was made here."""
-    own = _OWN_MESSAGE_ID.fullmatch(message_id)
-    if own is not None and own[2] is None:
-        return message_id
-    return urlsafe_b64encode(sha256(message_id.encode()).digest()[:12]).decode()
+def op_id_of(session_id: str, message_id: str) -> str:
+    """The op id of a message that came with an id of its own."""
+    return urlsafe_b64encode(sha256(f"{session_id}\n{message_id}".encode()).digest()[:12]).decode()
 
 
-def remembered(message_id: str, seq: int) -> tuple[str, int]:
+def remembered(session_id: str, message_id: str, seq: int) -> tuple[str, int]:
     """The op id and its first version, from a message that SQL kept.
 
-    A caller's id that looks like one of ours with an index is remembered under another op id than its append used;
-    then a repeat is found when draining instead of in Redis.
+    A caller's id that looks like one that was made here is remembered under another op id than its append used; then a
+    repeat is found when draining instead of in Redis.
     """
     own = _OWN_MESSAGE_ID.fullmatch(message_id)
-    if own is None or own[2] is None:
-        return op_id_of(message_id), seq
-    return own[1], seq - int(own[2])
+    if own is None:
+        return op_id_of(session_id, message_id), seq
+    return own[1], seq - int(own[2] or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +66,11 @@ class Op:
     kind: str
     session_id: str
     payload: bytes
+
+    @property
+    def name(self) -> str:
+        """What tells it from every other op of its log: a repeat has the same op id under another version."""
+        return f"{self.version} {self.op_id}"
 
 
 def parse(element: bytes) -> Op:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from sessioncache import hot, op
-from sessioncache.flow import Command, Flow, Transact
+from sessioncache.flow import Flow, Transact
+from sessioncache.repeat import ask
 from sessioncache.state import State
 from sessioncache.store import load
 
@@ -63,7 +64,7 @@ def _logs(state: State, session_keys: list[str]) -> Flow[tuple[int, int]]:
     """Ops in the pending logs of these keys, and when the oldest was accepted, in milliseconds."""
     names = [state.keyspace.of(key).pending for key in session_keys]
     commands = [command for name in names for command in (("LLEN", name), ("LINDEX", name, 0))]
-    replies = yield Command(tuple(commands))
+    replies = yield from ask(state, tuple(commands))
     heads = [op.parse(head).at_ms for head in replies[1::2] if head is not None]
     return sum(replies[::2]), min(heads, default=0)
 

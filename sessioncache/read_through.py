@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from sessioncache import hot
 from sessioncache.errors import HydrationTimeout, SessionCacheError
-from sessioncache.flow import Flow, Pause, Transact
+from sessioncache.flow import Flow, Interrupted, Pause, Transact
 from sessioncache.hot import Found
 from sessioncache.keys import SessionKeys
 from sessioncache.message import Messages
@@ -52,27 +52,30 @@ def standing(state: State, keys: SessionKeys) -> Flow[Found]:
 
 
 def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View]:
-    """The newest ``limit`` messages (None: all) of a key's current session."""
-    deadline = time.monotonic() + state.settings.hydration_timeout
+    """The newest ``limit`` messages (None: all) of a key's current session, as of some instant of this call."""
     near = state.near.get(keys.session_key)
     have = near if near is not None and near.covers(limit) else None
+    deadline, waits = time.monotonic() + state.settings.hydration_timeout, pauses(FIRST_WAIT, LONGEST_WAIT)
     while True:
-        found = yield from _read(state, keys, limit, have)
-        copy = _received(state, found, have)
-        if copy.length >= _wanted(copy.total, limit):
+        found = yield from _read(state, keys, -1 if limit is None else limit, have)
+        copy: Copy | None = _received(state, found, have)
+        if copy is not None and copy.length < _wanted(copy.total, limit):
+            copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy)
+        if copy is not None:
             state.near.put(keys.session_key, copy)
-            return View(found.session_id, found.version, found.total, found.owner, copy.newest(limit))
+            return View(found.session_id, copy.version, copy.total, found.owner, copy.newest(limit))
         if time.monotonic() > deadline:
             raise HydrationTimeout(f"Session key {keys.session_key!r} kept changing below its hot window; try again.")
-        have = yield from _with_older(state, keys, _wanted(copy.total, limit), copy)
+        have = None
+        yield Pause(next(waits))
 
 
 def _wanted(total: int, limit: int | None) -> int:
     return total if limit is None else min(limit, total)
 
 
-def _read(state: State, keys: SessionKeys, limit: int | None, have: Copy | None) -> Flow[Found]:
-    want, op_id = -1 if limit is None else limit, new_op_id()
+def _read(state: State, keys: SessionKeys, want: int, have: Copy | None) -> Flow[Found]:
+    op_id = new_op_id()
     found = yield from warm(state, keys, lambda: hot.read(state, keys, want, have, op_id))
     state.counters.add("reads_delta" if found.delta else "reads_full")
     return found
@@ -87,9 +90,9 @@ def _received(state: State, found: Found, have: Copy | None) -> Copy:
 
 
 def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flow[Copy | None]:
-    """A copy of the hot window with what lies below it, paged from SQL; None if that has moved already.
+    """A copy of the hot window with what lies below it, paged from SQL; None if that moved meanwhile.
 
-    The next read tells whether it is true: if session id and revision did not move, only appends came since.
+    It is true as of the copy's version if session id and revision are still the same: then only appends came since.
     """
     yield from drain_key(state, keys.session_key)
     missing = wanted - copy.length
@@ -97,11 +100,13 @@ def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flo
     work = partial(load.older, session_id=copy.session_id, before=before, limit=missing)
     page: list[bytes] = yield Transact(work, writes=False)
     state.counters.add("sql_pages")
-    if len(page) != missing:
-        return None
     raw = page + copy.raw[: copy.length]
     size = copy.size + sum(map(len, page))
-    return Copy(copy.session_id, copy.revision, copy.version, copy.total, raw, len(raw), size)
+    whole = Copy(copy.session_id, copy.revision, copy.version, copy.total, raw, len(raw), size)
+    found = yield from _read(state, keys, 0, whole)
+    if len(page) != missing or (found.session_id, found.revision) != (copy.session_id, copy.revision):
+        return None
+    return _received(state, found, whole) if found.delta else whole
 
 
 def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]]) -> Flow[T]:
@@ -135,7 +140,7 @@ def _hydrate(state: State, keys: SessionKeys) -> Flow[bool]:
         return ours is None
     try:
         return (yield from _load_and_publish(state, keys, token))
-    except SessionCacheError:
+    except (SessionCacheError, Interrupted):
         yield from hot.release(state, keys, token)
         raise
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sessioncache.errors import HotTierUnavailable
-from sessioncache.flow import Evaluate, Flow, Pause
+from sessioncache.flow import Command, Evaluate, Flow, Pause
 from sessioncache.scripts import Script
 from sessioncache.state import State
 
@@ -29,7 +29,15 @@ def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterat
 
 def evaluate(state: State, script: Script, keys: tuple[str, ...], *args: str | bytes | int) -> Flow[Any]:
     """Evaluate a script, again while no answer comes and there is time for another try."""
-    request = Evaluate(script, keys, args)
+    return _repeated(state, Evaluate(script, keys, args))
+
+
+def ask(state: State, commands: tuple[tuple[str | int, ...], ...]) -> Flow[list[Any]]:
+    """The replies to plain commands that only read, asked again in the same way."""
+    return _repeated(state, Command(commands))
+
+
+def _repeated(state: State, request: Evaluate | Command) -> Flow[Any]:
     last_start = time.monotonic() + state.settings.timeout - state.settings.redis_timeout
     for pause in pauses():
         try:

@@ -13,7 +13,7 @@ class Snapshot:
         session_id: ``""`` for a key without a session.
         version: the key's version.
         total: messages of the session, also those not in ``elements``.
-        ops: the op ids applied last, each with its (first) version, oldest first.
+        ops: the op ids applied last, each with its (first) version, in groups, oldest first.
         elements: the newest messages, as elements of the ``history`` list, oldest first.
     """
 
@@ -24,5 +24,5 @@ class Snapshot:
     created_ms: int
     updated_ms: int
     accessed_ms: int
-    ops: list[tuple[str, int]]
+    ops: list[list[tuple[str, int]]]
     elements: list[bytes]

@@ -1,6 +1,6 @@
 """Write-behind: from the pending logs to the store.
 
-The drain job, `flush`, a miss on a dirty key: all run `drain_keys`. Read the heads of some keys' logs, apply them in one
+The drain job, `flush`, a miss on a dirty key: all run `_commit`. Read the heads of some keys' logs, apply them in one
 transaction, acknowledge what the store has. No lock is needed for any of this to be right: two drainers at once, a job
 delivered twice or a worker killed anywhere change nothing, because the store knows which ops it has (I3) and an ack
 removes only what it names (I2).
@@ -18,19 +18,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime
 from functools import partial
+from itertools import groupby
 
 from sessioncache import hot, op
 from sessioncache.errors import StoreRefused, StoreUnavailable
 from sessioncache.flow import Flow, Pause, Ring, Transact
 from sessioncache.keys import SessionKeys
-from sessioncache.repeat import pauses
+from sessioncache.repeat import ask, pauses
 from sessioncache.state import State
 from sessioncache.store.apply import apply
 from sessioncache.store.plan import Log, Outcome
 
 log = logging.getLogger("sessioncache.write_behind")
+
+EVERY_KEY = 2**31
 
 
 @dataclass(slots=True)
@@ -55,40 +58,54 @@ class Drained:
 
 
 def drain_key(state: State, session_key: str) -> Flow[int]:
-    """Drain one key until its log is empty; the number of ops removed.
+    """Drain what is pending under one key now; the number of ops removed.
 
     Raises:
         StoreUnavailable: the store is down; the log waits.
         StoreRefused: the store refuses an op of this key.
     """
-    keys, total = [state.keyspace.of(session_key)], 0
-    while True:
-        logs = yield from _logs(state, keys, state.settings.batch)
-        if not logs:
-            return total
-        drained = yield from _commit(state, logs)
-        total += drained.ops
-        for error in drained.stopped.values():
-            raise error
+    drained = yield from _drain_to_end(state, [state.keyspace.of(session_key)])
+    for error in drained.stopped.values():
+        raise error
+    return drained.ops
 
 
 def flush(state: State) -> Flow[int]:
-    """Drain every key, claimed or not, until nothing is pending; the number of ops removed.
+    """Drain what is pending under any key now, claimed or not; the number of ops removed.
 
     Raises:
         StoreUnavailable: the store is down; the logs wait.
         StoreRefused: the store refuses an op; every other key was drained.
     """
-    partitions = deque(range(state.settings.partitions))
+    names: list[str] = []
+    for partition in range(state.settings.partitions):
+        backlog = yield from hot.stats(state, state.keyspace.of_partition(partition), EVERY_KEY)
+        names += backlog.session_keys
     total = Drained()
-    while True:
-        drained = yield from drain_batch(state, partitions, "all")
+    for at in range(0, len(names), state.settings.claim):
+        keys = [state.keyspace.of(name) for name in names[at : at + state.settings.claim]]
+        total.add((yield from _drain_to_end(state, keys)))
+    for error in total.stopped.values():
+        raise error
+    return total.ops
+
+
+def _drain_to_end(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:
+    """Drain the logs of some keys as far as they reach now; what comes in meanwhile is not waited for."""
+    tails = yield from ask(state, tuple(("LINDEX", key.pending, -1) for key in keys))
+    pairs = zip(keys, tails, strict=True)
+    ends = {key.session_key: (key, op.parse(tail).version) for key, tail in pairs if tail is not None}
+    total = Drained()
+    while ends:
+        logs = yield from _logs(state, [key for key, _ in ends.values()])
+        drained = yield from _commit(state, logs)
         total.add(drained)
-        if not drained.ops:
-            for error in total.stopped.values():
-                raise error
-            if not drained.keys:
-                return total.ops
+        reached = {one.session_key: one.ops[-1].version for one in logs}
+        looked_at_all = len(logs) < len(ends) and sum(len(one.ops) for one in logs) < state.settings.batch
+        for name, (_, end) in list(ends.items()):
+            if name in drained.stopped or reached.get(name, -1) >= end or (looked_at_all and name not in reached):
+                del ends[name]
+    return total
 
 
 def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) -> Flow[Drained]:
@@ -128,17 +145,15 @@ def drain_batch(state: State, partitions: deque[int], mode: str) -> Flow[Drained
 
     ``mode`` as in claim.lua. Partitions that were looked at go to the end of the line.
     """
-    logs, claimed, room = [], [], state.settings.batch
+    logs, claimed, room = [], [], Room.of(state)
     for _ in range(len(partitions)):
         partition = state.keyspace.of_partition(partitions[0])
         partitions.rotate(-1)
-        names = yield from hot.claim(state, partition, min(state.settings.claim, room), mode)
+        names = yield from hot.claim(state, partition, min(state.settings.claim, room.ops), mode)
         keys = [state.keyspace.of(name) for name in names]
         claimed += keys
-        found = yield from _logs(state, keys, room)
-        logs += found
-        room -= sum(len(one.ops) for one in found)
-        if room <= 0:
+        logs += yield from _peek(state, keys, room)
+        if room.full:
             break
     try:
         drained = yield from _commit(state, logs)
@@ -151,10 +166,46 @@ def drain_batch(state: State, partitions: deque[int], mode: str) -> Flow[Drained
     return drained
 
 
-def _logs(state: State, keys: Sequence[SessionKeys], max_ops: int) -> Flow[list[Log]]:
-    if not keys:
+@dataclass(slots=True)
+class Room:
+    """What one transaction may still take."""
+
+    ops: int
+    bytes: int
+
+    @classmethod
+    def of(cls, state: State) -> Room:
+        """A whole batch."""
+        return cls(state.settings.batch, state.settings.batch_bytes)
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more goes in."""
+        return self.ops <= 0 or self.bytes <= 0
+
+
+def _logs(state: State, keys: Sequence[SessionKeys]) -> Flow[list[Log]]:
+    """The heads of these keys' logs, up to one batch in all."""
+    room, found = Room.of(state), []
+    by_partition = groupby(sorted(keys, key=_partition), key=_partition)
+    for _, some in by_partition:
+        if room.full:
+            break
+        found += yield from _peek(state, list(some), room)
+    return found
+
+
+def _partition(keys: SessionKeys) -> int:
+    return keys.partition
+
+
+def _peek(state: State, keys: Sequence[SessionKeys], room: Room) -> Flow[list[Log]]:
+    """The heads of the logs of keys of one partition, as far as there is room, which they take."""
+    if not keys or room.full:
         return []
-    found = yield from hot.peek(state, keys, max_ops)
+    found = yield from hot.peek(state, keys, room.ops, room.bytes)
+    room.ops -= sum(map(len, found))
+    room.bytes -= sum(len(element) for elements in found for element in elements)
     pairs = zip(keys, found, strict=True)
     return [Log(key.session_key, [op.parse(element) for element in elements]) for key, elements in pairs if elements]
 
@@ -163,7 +214,7 @@ def _commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
     """Apply logs in one transaction and acknowledge it; key by key where the store refuses something."""
     if not logs:
         return Drained()
-    work = partial(apply, logs=logs, retention=timedelta(seconds=state.settings.op_retention))
+    work = partial(apply, logs=logs, now=datetime.now(UTC))
     try:
         outcomes: list[Outcome] = yield Transact(work, writes=True)
     except StoreRefused as error:

@@ -101,7 +101,7 @@ def drain_slowly(settings: Settings, key: str, pause: float, read: Callable[[], 
     def flow():
         from sessioncache import hot
 
-        (elements,) = yield from hot.peek(state, [keys], 1000)
+        (elements,) = yield from hot.peek(state, [keys], 1000, 2**20)
         read()
         time.sleep(pause)
         go()

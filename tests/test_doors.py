@@ -130,6 +130,45 @@ def test_a_forgotten_message_id_is_found_when_draining(open_door):
     assert len(session.history()) == 9
 
 
+def test_a_message_id_is_of_one_session(open_door, between):
+    """The next session under the same key takes the same ids anew."""
+    cache = open_door()
+    cache.open(KEY).append({"content": "old"}, id="telegram-1")
+    between(cache)
+    cache.delete(KEY)
+    between(cache)
+    fresh = cache.open(KEY)
+    fresh.append({"content": "new"}, id="telegram-1")
+    between(cache)
+    assert fresh.history() == [{"content": "new"}]
+    cache.flush()
+    cache.evict(KEY)
+    assert fresh.history() == [{"content": "new"}]
+
+
+def test_ids_that_look_like_ours_are_just_ids(open_door, between):
+    """A caller's id is never taken for another one."""
+    session = open_door().open(KEY)
+    ids = ["msg-000000000042.1", "msg-000000000042", "msg-000000000042.0", "msg-000000000042.10"]
+    for name in ids:
+        session.append({"content": name}, id=name)
+        between(open_door())
+    assert [one["content"] for one in session.history()] == ids
+
+
+def test_a_large_batch_again_after_the_copy_vanished(open_door, between):
+    """Each message has its first record, however many they are."""
+    cache = open_door()
+    session = cache.open(KEY)
+    session.append([{"content": f"before {n}"} for n in range(30)])
+    sent, ids = [{"content": str(n)} for n in range(150)], [f"id-{n}" for n in range(150)]
+    first = session.append(sent, id=ids)
+    session.append({"content": "after"})
+    between(cache)
+    assert session.append(sent, id=ids, expected_version=first[0].seq - 1) == first
+    assert len(session.history()) == 181
+
+
 def test_expected_version(open_door, between):
     """An append at another version than the expected one is refused, and says which it is."""
     cache = open_door()
@@ -290,7 +329,9 @@ def test_limits_are_counts(open_door, limit):
         session.history(limit=limit)
 
 
-@pytest.mark.parametrize("ids", [["a"], ["a", "a"], ["a", ""], ["a", "x" * 256], ["a", "b\n"], "a", ["a", 5]])
+@pytest.mark.parametrize(
+    "ids", [5, {"a", "b"}, ["a"], ["a", "a"], ["a", ""], ["a", "x" * 256], ["a", "b\n"], "a", ["a", 5]]
+)
 def test_message_ids_are_checked(open_door, ids):
     """One for each message, all different, 1 to 255 characters."""
     session = open_door().open(KEY)

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -176,3 +178,50 @@ def test_the_address_file_is_gone_afterwards(tmp_path):
         cache.open("k")
     assert not (place / "keeper.json").exists()
     assert binary_of("valkey9")
+
+
+def test_a_forked_child_that_closes_ends_nothing(tmp_path):
+    """The servers are its parent's."""
+    with SessionCache.embedded(tmp_path / "data") as cache:
+        cache.open("k").append({"content": "a"})
+        child = os.fork()
+        if child == 0:
+            cache.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        time.sleep(0.5)
+        cache.open("k").append({"content": "b"})
+        assert len(cache.get("k").history()) == 2
+
+
+def test_an_opener_that_vanishes_harms_nobody(tmp_path):
+    """It connects and is gone before it is answered."""
+    place = tmp_path / "data"
+    with SessionCache.embedded(place) as cache:
+        address = json.loads((place / "keeper.json").read_text())["socket"]
+        for _ in range(50):
+            with socket.socket(socket.AF_UNIX) as passing:
+                passing.connect(address)
+                passing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.5)
+        cache.open("k").append({"content": "a"})
+        assert cache.get("k").history() == [{"content": "a"}]
+
+
+def test_another_prefix_is_refused(tmp_path):
+    """The workers drain one prefix."""
+    with SessionCache.embedded(tmp_path / "data"), pytest.raises(ConfigurationError, match="prefix"):
+        SessionCache.embedded(tmp_path / "data", prefix="other")
+
+
+def test_packages_in_the_current_directory_are_not_run(tmp_path, monkeypatch):
+    """A `workers` of the user's own, where the program is started, is left alone."""
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "workers" / "__init__.py").write_text("open('ran', 'w').close()")
+    (tmp_path / "queue.py").write_text("open('ran', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SESSIONCACHE_QUEUE_URL", "redis://127.0.0.1:1/0")
+    with SessionCache.embedded(tmp_path / "data") as cache:
+        cache.open("k").append({"content": "a"})
+        until(lambda: not cache.stats().pending, 20)
+    assert not (tmp_path / "ran").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import replace
 
@@ -161,6 +162,69 @@ def test_a_drainer_that_is_overtaken(stack):
         cache.evict(KEY)
         assert session.history() == expected
     assert contents(stack) == [str(n) for n in range(30)]
+
+
+def test_a_refused_key_starves_no_other(stack):
+    """Its log alone fills a batch: all others are drained all the same."""
+    engine = create_engine(stack.database_url)
+    with stack.cache(batch=20) as cache:
+        for key in ("bad", *map(str, range(30))):
+            cache.open(key)
+        cache.flush()
+        with engine.begin() as connection:
+            connection.execute(text(REFUSE[engine.dialect.name][0]))
+        cache.open("bad").append([{"content": "poison"}] * 50)
+        for key in map(str, range(30)):
+            cache.open(key).append([{"content": "a"}, {"content": "b"}])
+        with pytest.raises(Exception, match="refused"):
+            cache.flush()
+        assert len(rows(stack)) == 60
+        assert cache.stats().dirty == 1
+    engine.dispose()
+
+
+def test_flush_and_reads_end_while_others_write(stack):
+    """They go as far as the logs reached when they began."""
+    done = threading.Event()
+
+    def write():
+        with stack.cache(window=20, max_pending=10**6) as other:
+            session = other.open(KEY)
+            while not done.is_set():
+                session.append([{"content": "x"}] * 5)
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    with stack.cache(window=20, near_sessions=0, hydration_timeout=20.0) as cache:
+        session = cache.open(KEY)
+        session.append([{"content": "first"}] * 100)
+        for thread in writers:
+            thread.start()
+        start = time.monotonic()
+        try:
+            for _ in range(3):
+                cache.flush()
+                cache.flush(KEY)
+                assert len(session.history()) >= 100
+            assert time.monotonic() - start < 60
+        finally:
+            done.set()
+            for thread in writers:
+                thread.join()
+
+
+def test_a_late_ack_takes_no_other_op(stack):
+    """It names ops by version too: what has the same op id is another op."""
+    with stack.cache() as cache, stack.raw() as raw:
+        session = cache.open(KEY)
+        session.append({"content": "a"}, id="one")
+        keys = cache._state.keyspace.of(KEY)
+        element = raw.lindex(keys.pending, -1)
+        version, rest = element.split(b" ", 1)
+        raw.rpush(keys.pending, b"%d %b" % (int(version) + 7, rest))
+        cache.flush()
+        cache.evict(KEY)
+        assert session.history() == [{"content": "a"}]
+        assert cache.stats().pending == 0
 
 
 def test_an_op_the_store_refuses_stops_its_key_loudly(stack, caplog):

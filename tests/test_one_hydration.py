@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
 import pytest
 from children import processes, read_at_once
 
-from sessioncache import HydrationTimeout, StoreUnavailable
+from sessioncache import AsyncSessionCache, HydrationTimeout, StoreUnavailable
+from sessioncache.flow import Transact
 from sessioncache.scripts import LEASE
 
 KEY = "group:cold"
@@ -63,4 +65,35 @@ def test_a_lease_is_given_back_when_the_store_fails(one_stack, tmp_path):
             with pytest.raises(StoreUnavailable):
                 other.get(KEY)
             assert not list(raw.scan_iter("*:lease:*"))
+        assert cache.get(KEY).history() == [{"content": "a"}]
+
+
+def test_a_cancelled_reader_gives_its_lease_back(one_stack):
+    """A task that is cancelled while it hydrates holds up nobody."""
+    with one_stack.cache() as cache:
+        cache.open(KEY).append({"content": "a"})
+        cache.flush()
+        cache.evict(KEY)
+
+    async def cancel_in_the_middle() -> None:
+        async with AsyncSessionCache(settings=one_stack.settings()) as other:
+            await other.stats()
+            loading, perform = asyncio.Event(), other._connections.driver.perform
+
+            async def slowly(request):
+                if isinstance(request, Transact):
+                    loading.set()
+                    await asyncio.sleep(30)
+                return await perform(request)
+
+            other._connections.driver.perform = slowly
+            reader = asyncio.create_task(other.get(KEY))
+            await loading.wait()
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+
+    asyncio.run(cancel_in_the_middle())
+    with one_stack.raw() as raw, one_stack.cache() as cache:
+        assert not list(raw.scan_iter("*:lease:*"))
         assert cache.get(KEY).history() == [{"content": "a"}]

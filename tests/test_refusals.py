@@ -98,7 +98,9 @@ def test_what_json_can_say_comes_back(stack):
             assert repr(found) == repr(message)
 
 
-@pytest.mark.parametrize("key", ["", "x" * 513, "é" * 257, "a\nb", "a\x00", "\x7f", "a\u2028b", "\ud800", 5, None, b"k"])
+@pytest.mark.parametrize(
+    "key", ["", "x" * 513, "é" * 257, "a\nb", "a\x00", "\x7f", "a\u2028b", "\ud800", 5, None, b"k", ["a"]]
+)
 def test_a_bad_key(one_stack, key):
     """0 or 513 bytes, control characters, not a string: refused by every call that takes one."""
     with one_stack.cache() as cache, one_stack.raw() as raw:
@@ -132,8 +134,12 @@ def test_a_bad_owner(one_stack, owner):
     ("setting", "value"),
     [("redis_url", "http://localhost"), ("redis_url", "localhost:6379"), ("redis_url", ""), ("database_url", "mysql://x/y"),
      ("database_url", "not a url"), ("queue_url", "amqp://x"), ("partitions", 0), ("partitions", 1001),
-     ("partitions", "many"),      ("lanes", 65), ("ttl", 0), ("ttl", -1), ("ttl_jitter", 1), ("window", 0), ("prefix", "a:b"), ("prefix", ""),
-     ("database_timeout", 10.0), ("nonsense", 1), ("redis_url", 5), ("max_pending", None), ("window", True)],
+     ("partitions", "many"), ("lanes", 65), ("ttl", 0), ("ttl", -1), ("ttl_jitter", 1), ("window", 0),
+     ("prefix", "a:b"), ("prefix", ""),
+     ("database_timeout", 10.0), ("nonsense", 1), ("redis_url", 5), ("max_pending", None), ("window", True),
+     ("ttl", float("nan")), ("timeout", float("inf")), ("visibility", 1.0), ("redis_timeout", 9.0),
+     ("redis_url", "redis://localhost:abc"), ("redis_url", "redis://localhost/0?nonsense=1"),
+     ("queue_url", "redis://localhost:abc")],
 )  # fmt: skip
 def test_a_bad_setting(setting, value):
     """Refused before any I/O; the sentence names the setting."""

@@ -61,7 +61,7 @@ class Bench:
         assert self(hot.publish, self.keys, "t", snapshot) == "ok"
 
     def append(self, *texts, ids=None, session_id="s", expected=None):
-        op_ids = [op.op_id_of(one) for one in ids] if ids else [new_op_id()] * len(texts)
+        op_ids = [op.op_id_of(session_id, one) for one in ids] if ids else [new_op_id()] * len(texts)
         items = [
             (op_id, b"m%d\n" % n + message.encode({"content": t}, 10**6))
             for n, (op_id, t) in enumerate(zip(op_ids, texts, strict=True))
@@ -127,7 +127,7 @@ def test_an_ack_removes_only_what_it_names(bench):
     bench.warm()
     for text in "abc":
         bench.append(text)
-    first, second, third = [one.op_id for one in bench.log()]
+    first, second, third = [one.name for one in bench.log()]
     bench(hot.claim, bench.partition, 10, "due")
 
     def acknowledge(*names, version=3):
@@ -139,7 +139,7 @@ def test_an_ack_removes_only_what_it_names(bench):
     assert bench(hot.claim, bench.partition, 10, "due") == ["k"]
     assert acknowledge() == [0]
     assert bench(hot.claim, bench.partition, 10, "due") == ["k"]
-    assert acknowledge(second, third, new_op_id()) == [2]
+    assert acknowledge(second, third, "9 nothing") == [2]
     assert not bench.client.exists(bench.keys.pending, bench.keys.dirty)
     assert bench.client.exists(bench.keys.meta)
     acknowledge(version=4)
@@ -151,8 +151,8 @@ def test_an_ack_moves_what_was_refused_to_the_dead_letters(bench):
     bench.warm()
     bench.append("a", "b")
     element = bench.client.lindex(bench.keys.pending, 0)
-    op_id = bench.log()[0].op_id
-    assert bench(hot.ack, bench.partition, [hot.Ack(bench.keys, [], [(op_id, "why")], 0, drop=True)]) == [2]
+    refused = [(one.name, "why") for one in bench.log()]
+    assert bench(hot.ack, bench.partition, [hot.Ack(bench.keys, [], refused, 0, drop=True)]) == [2]
     letter = bench.client.lindex(bench.keys.dead, 0)
     header, _, rest = letter.partition(b"\n")
     assert header.split(b" ", 2)[1:] == [b"why", b"k"]
@@ -162,31 +162,40 @@ def test_an_ack_moves_what_was_refused_to_the_dead_letters(bench):
 
 def test_peek_takes_whole_groups_within_its_bounds(monkeypatch):
     """By ops and by bytes; the first group whatever its size."""
-    bench = Bench(monkeypatch, batch_bytes=2000)
+    bench = Bench(monkeypatch)
     bench.warm()
     bench.append("a")
     bench.append(*"bcdef")
     bench.append("g")
     for limit, taken in [(1, 1), (2, 6), (6, 6), (7, 7), (100, 7)]:
-        assert len(bench(hot.peek, [bench.keys], limit)[0]) == taken
+        assert len(bench(hot.peek, [bench.keys], limit, 2000)[0]) == taken
     bench.append("x" * 3000)
     bench.append("y")
-    assert len(bench(hot.peek, [bench.keys], 100)[0]) == 8
+    assert len(bench(hot.peek, [bench.keys], 100, 2000)[0]) == 8
     other = bench.state.keyspace.of("other")
-    assert [len(log) for log in bench(hot.peek, [bench.keys, other], 100)] == [8, 0]
+    assert [len(log) for log in bench(hot.peek, [bench.keys, other], 100, 2000)] == [8, 0]
+
+
+def entries(bench):
+    return bench.client.hget(bench.keys.meta, "ops").replace(b";", b" ").split()
 
 
 def test_remembered_ops_are_few(monkeypatch):
-    """The last 64, about 1.5 KB; never fewer than those of the newest group."""
+    """The last 64, about 1.5 KB; a group is remembered whole as long as it is among them."""
     bench = Bench(monkeypatch)
     bench.warm()
     for n in range(100):
         bench.append("a", ids=[f"id-{n}"])
-    kept = bench.client.hget(bench.keys.meta, "ops")
-    assert len(kept.split()) == 64
-    assert len(kept) < 1500
-    bench.append(*"abcdefghij" * 10, ids=[f"new-{n}" for n in range(100)])
-    assert len(bench.client.hget(bench.keys.meta, "ops").split()) == 100
+    assert len(entries(bench)) == 64
+    assert len(bench.client.hget(bench.keys.meta, "ops")) < 1500
+    group = {"ids": [f"new-{n}" for n in range(100)]}
+    first = bench.append(*"abcdefghij" * 10, **group)
+    for n in range(63):
+        bench.append("b", ids=[f"later-{n}"])
+        assert bench.append(*"abcdefghij" * 10, **group).stamps == first.stamps
+    assert len(entries(bench)) == 163
+    bench.append("b", ids=["last"])
+    assert len(entries(bench)) == 64
 
 
 def test_a_claim_takes_what_a_clock_step_left_in_the_future(bench):

@@ -34,4 +34,7 @@ def drain_lane(prefix: str, lane: int, lanes: int) -> int:
         raise ConfigurationError(f"This worker drains prefix {ours.settings.prefix!r}; give it SESSIONCACHE_PREFIX.")
     if type(lane) is not int or type(lanes) is not int or not 0 <= lane < lanes <= ours.settings.partitions:
         raise ConfigurationError("A drain job names a lane from 0 to below the number of lanes.")
-    return ours.run(write_behind.drain_lane(ours.state, lane, lanes, stopping.is_set)).ops
+    try:
+        return ours.run(write_behind.drain_lane(ours.state, lane, lanes, stopping.is_set)).ops
+    finally:
+        ours.settle()  # RQ ends the process that ran a job without waiting for threads

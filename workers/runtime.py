@@ -92,7 +92,7 @@ class Supervisor:
         if dead and self._stopping.wait(RESTART_SECONDS):
             return
         while len(self._children) < self._processes:
-            command = [sys.executable, "-m", "workers", "--one-of", str(os.getpid())]
+            command = [sys.executable, "-P", "-m", "workers", "--one-of", str(os.getpid())]
             self._children.append(subprocess.Popen(command))  # noqa: S603 - a fixed command
 
     def _end(self) -> None:

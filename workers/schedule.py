@@ -43,6 +43,8 @@ class Schedule:
                     self.tick()
                 except SessionCacheError as error:
                     log.warning("a sweep failed, the next one is soon: %s", error)
+                except Exception:
+                    log.exception("a sweep failed, the next one is soon")
                 self._stopping.wait(self._settings.sweep)
         finally:
             self._give_back()

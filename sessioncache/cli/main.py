@@ -85,7 +85,7 @@ def stats() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
     """Run worker processes and the schedule: the same as `python -m workers`, whose options it takes."""
-    os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])  # noqa: S606 - a fixed program
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *arguments])  # noqa: S606 - a fixed program
 
 
 @cli.group()
@@ -101,7 +101,7 @@ def _in_database(work: Callable[[Connection], None]) -> str | None:
             work(connection)
             return schema_version(connection)
     except FOREIGN as error:
-        raise translate(error) from error
+        raise translate(error, of_store=True) from error
     finally:
         engine.dispose()
 

@@ -1,8 +1,8 @@
 -- ack: removes from pending logs what the store has, as long as the head of a log is among it.
 -- Begins with LTRIM or ZREM, so that it runs when Redis is full. A late or repeated ack changes nothing.
 -- KEYS  dirty dead, then for each session key: pending meta history lease
--- ARGV  for each session key: session_key, version in the store, drop ('1': the hot copy is wrong), number of refused op
---       ids, number of applied op ids, then pairs of refused op id and reason, then the applied op ids
+-- ARGV  for each session key: session_key, version in the store, drop ('1': the hot copy is wrong), number of refused ops,
+--       number of applied ops, then pairs of refused op and reason, then the applied ops; an op is named '<version> <op id>'
 -- Reply the number of ops removed, for each session key
 local reply, arg, at_ms = {}, 1, integer(now_ms())
 for k = 3, #KEYS, 4 do
@@ -21,7 +21,7 @@ for k = 3, #KEYS, 4 do
     local page = redis.call('LRANGE', pending, removed, removed + 99)
     more = #page == 100
     for _, element in ipairs(page) do
-      local found = verdict[string.match(element, '^%d+ (%S+) ')]
+      local found = verdict[string.match(element, '^(%d+ %S+) ')]
       if not found then
         more = false
         break

@@ -10,20 +10,10 @@ local ttl_ms, wake_ms, max_pending = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local window, window_bytes, keep_ops = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local session_key, session_id, expected = ARGV[7], ARGV[8], ARGV[9]
 
--- When a message that is in the hot copy was accepted. It stands within `keep_ops` ops of the end, unless it was
--- removed since: then the time of this call is as good an answer as there is.
-local function accepted_ms(seq, otherwise)
-  for _, element in ipairs(redis.call('LRANGE', KEYS[2], -tonumber(row[VERSION]) - 1 + seq, -1)) do
-    local at, ms = string.match(element, '^(%d+) (%d+) ')
-    if tonumber(at) == seq then return ms end
-  end
-  return otherwise
-end
-
 -- Decide: which messages are new, and what was answered for the others.
 local at_ms = now_ms()
 local version, answer, fresh = tonumber(row[VERSION]), {}, {}
-local op_id, first
+local op_id, first, oldest
 for i = 10, #ARGV, 2 do
   if ARGV[i] ~= op_id then
     op_id = ARGV[i]
@@ -33,12 +23,24 @@ for i = 10, #ARGV, 2 do
   end
   if first then
     answer[#answer + 1] = integer(first)
-    answer[#answer + 1] = accepted_ms(first, integer(at_ms))
+    answer[#answer + 1] = false
+    oldest = math.min(oldest or first, first)
   else
     fresh[#fresh + 1] = i
     answer[#answer + 1] = integer(version + #fresh)
     answer[#answer + 1] = integer(at_ms)
   end
+end
+
+-- When the messages that are repeats were accepted. They stand within few ops of the end of the hot copy; for one that was
+-- removed since, the time of this call is as good an answer as there is.
+if oldest then
+  local accepted = {}
+  for _, element in ipairs(redis.call('LRANGE', KEYS[2], oldest - version - 1, -1)) do
+    local seq, ms = string.match(element, '^(%d+) (%d+) ')
+    accepted[seq] = ms
+  end
+  for n = 2, #answer, 2 do answer[n] = answer[n] or accepted[answer[n - 1]] or integer(at_ms) end
 end
 
 local ring = 0

@@ -33,19 +33,27 @@ local function slide(meta, history, ttl_ms)
   redis.call('PEXPIRE', history, ttl_ms)
 end
 
--- The first version of an op that was applied already, else nil. `ops` is 'opid:version opid:version …'.
+-- The first version of an op that was applied already, else nil. `ops` is 'opid:version opid:version;opid:version …':
+-- what was written at once is a group, and groups are parted by ';'.
 local function known(ops, op_id)
   local _, stop = string.find(ops, op_id .. ':', 1, true)
   return stop and tonumber(string.match(ops, '^%d+', stop + 1))
 end
 
--- The remembered ops after `added` more, cut to the newest `keep`, but never within what was just added.
+-- The remembered ops after a group of more, cut to the newest groups that hold `keep` ops between them.
 local function remember(ops, added, keep)
-  local list = {}
-  for entry in string.gmatch(ops, '%S+') do list[#list + 1] = entry end
-  for _, entry in ipairs(added) do list[#list + 1] = entry end
-  local first = math.max(1, #list - math.max(keep, #added) + 1)
-  return table.concat(list, ' ', first)
+  local groups, first, count = {}, 1, #added
+  for group in string.gmatch(ops, '[^;]+') do groups[#groups + 1] = group end
+  groups[#groups + 1] = table.concat(added, ' ')
+  for n = #groups - 1, 1, -1 do
+    if count >= keep then
+      first = n + 1
+      break
+    end
+    local _, ops_in_group = string.gsub(groups[n], ':', '')
+    count = count + ops_in_group
+  end
+  return table.concat(groups, ';', first)
 end
 
 local function push(list, elements)

@@ -8,7 +8,7 @@ transaction. A duplicate (session id, seq) would be a bug, and raises.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime
 from typing import Any
 
 import msgpack
@@ -18,48 +18,51 @@ from sqlalchemy import (
     delete,
     insert,
     literal,
+    null,
     select,
     update,
 )
 
 from sessioncache import op as ops
 from sessioncache.message import decode, instant, plain_text, to_json
-from sessioncache.schema import applied_ops, messages, routes, sessions
+from sessioncache.schema import Instant, applied_ops, messages, routes, sessions
 from sessioncache.store.plan import AppliedOp, Log, NewMessage, Outcome, Plan, Route, Standing, known_id, plan
 from sessioncache.store.statements import chunks, insert_unless_there, matching
 
 ROLE_CHARACTERS = 255
 
 
-def apply(connection: Connection, logs: Sequence[Log], retention: timedelta) -> list[Outcome]:
+def apply(connection: Connection, logs: Sequence[Log], now: datetime) -> list[Outcome]:
     """Apply the heads of some keys' pending logs; what became of each, in order.
 
     Args:
         connection: in a transaction that writes.
         logs: one for each key, whole groups.
-        retention: how long op ids are remembered.
+        now: the time from which op ids are remembered, aware.
     """
     made = plan(logs, _standing(connection, logs))
     _start(connection, made)
     _insert_messages(connection, made.messages)
     _record_activity(connection, made)
     for session_id, at_ms in made.deletes.items():
-        _bury(connection, session_id, at_ms, retention)
+        _bury(connection, session_id, at_ms, now)
     if made.applied_ops:
-        connection.execute(insert(applied_ops), [_remembered(one) for one in made.applied_ops])
+        connection.execute(insert(applied_ops), [_remembered(one, now) for one in made.applied_ops])
     _move_routes(connection, made.routes)
     return made.outcomes
 
 
 def _standing(connection: Connection, logs: Sequence[Log]) -> Standing:
-    standing = Standing(_lock_routes(connection, sorted(log.session_key for log in logs)), set(), set(), set())
-    appends = {(op.session_id, known_id(op)) for log in logs for op in log.ops if op.kind == ops.APPEND}
-    named = appends | {(op.session_id, op.op_id) for log in logs for op in log.ops if op.kind != ops.APPEND}
-    for some in chunks(sorted(appends)):
-        standing.known.update((row[0], row[1]) for row in connection.execute(matching(messages.c.message_id, some)))
-    for some in chunks(sorted(named)):
-        for row in connection.execute(matching(applied_ops.c.op_id, some, applied_ops.c.refused)):
-            (standing.refused if row[2] else standing.known).add((row[0], row[1]))
+    standing = Standing(_lock_routes(connection, sorted(log.session_key for log in logs)), {}, set(), set())
+    named = sorted({(op.session_id, known_id(op)) for log in logs for op in log.ops})
+    for some in chunks(named):
+        found = connection.execute(matching(messages.c.message_id, some, messages.c.seq))
+        standing.known.update(((row[0], row[1]), row[2]) for row in found)
+        for row in connection.execute(matching(applied_ops.c.op_id, some, applied_ops.c.version, applied_ops.c.refused)):
+            if row[3]:
+                standing.refused.add((row[0], row[1]))
+            else:
+                standing.known[row[0], row[1]] = row[2]
     for some in chunks(sorted({session_id for session_id, _ in named})):
         dead = select(sessions.c.session_id).where(sessions.c.session_id.in_(some), sessions.c.deleted)
         standing.deleted.update(connection.scalars(dead))
@@ -67,16 +70,16 @@ def _standing(connection: Connection, logs: Sequence[Log]) -> Standing:
 
 
 def _lock_routes(connection: Connection, keys: Sequence[str]) -> dict[str, Route]:
-    fresh = [{"session_key": key, "version": 0} for key in keys]
+    """Lock the routes of these keys, made where they are missing; first all inserts, then all locks, each in order."""
+    there: set[str] = set()
+    for some in chunks(keys):
+        there.update(connection.scalars(select(routes.c.session_key).where(routes.c.session_key.in_(some))))
+    missing = [{"session_key": key, "version": 0} for key in keys if key not in there]
+    if missing:
+        connection.execute(insert_unless_there(connection, routes), missing)
     found: dict[str, Route] = {}
     locked = select(routes).order_by(routes.c.session_key).with_for_update()
     for some in chunks(keys):
-        found.update(_routes(connection.execute(locked.where(routes.c.session_key.in_(some)))))
-    missing = [row for row in fresh if row["session_key"] not in found]
-    if not missing:
-        return found
-    connection.execute(insert_unless_there(connection, routes), missing)
-    for some in chunks([str(row["session_key"]) for row in missing]):
         found.update(_routes(connection.execute(locked.where(routes.c.session_key.in_(some)))))
     return found
 
@@ -86,11 +89,11 @@ def _routes(rows: Any) -> dict[str, Route]:
 
 
 def _start(connection: Connection, made: Plan) -> None:
+    if made.starts:
+        connection.execute(insert(sessions), [_session(key, op) for key, op in made.starts])
     if made.ends:
         ended = update(sessions).where(sessions.c.session_id == bindparam("id")).values(ended_at=bindparam("at"))
         connection.execute(ended, [{"id": key, "at": instant(at_ms)} for key, at_ms in made.ends.items()])
-    if made.starts:
-        connection.execute(insert(sessions), [_session(key, op) for key, op in made.starts])
 
 
 def _session(session_key: str, op: ops.Op) -> dict[str, Any]:
@@ -143,7 +146,7 @@ def _record_activity(connection: Connection, made: Plan) -> None:
         connection.execute(seen, [{"id": key, "at": instant(s.accessed_ms)} for key, s in made.activity.items()])
 
 
-def _bury(connection: Connection, session_id: str, at_ms: int, retention: timedelta) -> None:
+def _bury(connection: Connection, session_id: str, at_ms: int, now: datetime) -> None:
     """Leave a tombstone, and remember the ids of the messages that go."""
     at = instant(at_ms)
     remembered = (
@@ -153,27 +156,27 @@ def _bury(connection: Connection, session_id: str, at_ms: int, retention: timede
             sessions.c.session_key,
             messages.c.seq,
             literal(value=False),
-            messages.c.created_at,
+            literal(now, Instant),
         )
         .join(sessions, sessions.c.session_id == messages.c.session_id)
-        .where(messages.c.session_id == session_id, messages.c.created_at >= at - retention)
+        .where(messages.c.session_id == session_id)
     )
     columns = ["session_id", "op_id", "session_key", "version", "refused", "applied_at"]
     connection.execute(insert(applied_ops).from_select(columns, remembered))
     connection.execute(delete(messages).where(messages.c.session_id == session_id))
-    nothing: dict[str, Any] = dict.fromkeys(("owner", "title", "platform", "chat_type", "origin", "metadata"))
+    nothing = dict.fromkeys(("owner", "title", "platform", "chat_type", "origin", "metadata"), null())
     tombstone = update(sessions).where(sessions.c.session_id == session_id)
     connection.execute(tombstone.values(deleted=True, message_count=0, ended_at=at, end_reason="deleted", **nothing))
 
 
-def _remembered(one: AppliedOp) -> dict[str, Any]:
+def _remembered(one: AppliedOp, now: datetime) -> dict[str, Any]:
     return {
         "session_id": one.op.session_id,
         "op_id": known_id(one.op),
         "session_key": one.session_key,
         "version": one.version,
         "refused": one.refused,
-        "applied_at": instant(one.op.at_ms),
+        "applied_at": now,
     }
 
 

@@ -43,7 +43,8 @@ def awaiting(settings: Settings) -> AsyncEngine:
 
 
 def prepared(engine: Engine) -> Engine:
-    """The engine, made here or handed in, with what each of our connections needs."""
+    """The engine, made here or handed in, with what each of our connections needs; its errors show no parameters."""
+    engine.hide_parameters = True
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

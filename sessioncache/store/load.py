@@ -6,7 +6,6 @@ one row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +17,8 @@ from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.snapshot import Snapshot
 
 FIRST_PAGE = 200
+# Characters of an op id; applied_ops also holds message ids of messages that were removed, which may be longer.
+OP_ID = 16
 LARGEST_PAGE = 2000
 
 
@@ -82,22 +83,37 @@ def _element(row: Any) -> bytes:
     return element(row.seq, milliseconds(row.created_at), row.message_id, from_json(row.body))
 
 
-def recent_ops(connection: Connection, session_key: str, version: int, keep: int) -> list[tuple[str, int]]:
-    """The op ids of a key's last ``keep`` versions, each with its (first) version, oldest first."""
-    since = version - keep
+def recent_ops(connection: Connection, session_key: str, version: int, keep: int) -> list[list[tuple[str, int]]]:
+    """The op ids of a key's last ``keep`` versions, each with its (first) version, in groups, oldest first.
+
+    What was appended at once was accepted at the same time and is one group; the oldest one is given whole.
+    """
+    message, since = messages.c, version - keep
     appended = (
-        select(messages.c.message_id, messages.c.seq)
-        .join(sessions, sessions.c.session_id == messages.c.session_id)
-        .where(sessions.c.session_key == session_key, sessions.c.last_seq > since, messages.c.seq > since)
+        select(message.session_id, message.message_id, message.seq, message.created_at)
+        .join(sessions, sessions.c.session_id == message.session_id)
+        .where(sessions.c.session_key == session_key, sessions.c.last_seq > since)
     )
-    column = applied_ops.c
-    others = select(column.op_id, column.version).where(column.session_key == session_key, column.version > since)
-    found = dict(remembered(*row) for rows in (appended, others) for row in _pairs(connection, rows))
-    return sorted(found.items(), key=lambda pair: pair[1])[-keep:]
+    found = list(connection.execute(appended.where(message.seq > since).order_by(message.seq)))
+    if found:
+        cut = found[0]
+        same = appended.where(message.session_id == cut.session_id, message.seq <= since)
+        found += connection.execute(same.where(message.created_at == cut.created_at))
+    groups: dict[datetime, dict[str, int]] = {}
+    for row in found:
+        op_id, first = remembered(row.session_id, row.message_id, row.seq)
+        groups.setdefault(row.created_at, {})[op_id] = first
+    op = applied_ops.c
+    others = select(op.op_id, op.version).where(
+        op.session_key == session_key, op.version > since, func.length(op.op_id) == OP_ID
+    )
+    whole = [sorted(group.items(), key=_version) for group in groups.values()]
+    whole += [[(row.op_id, row.version)] for row in connection.execute(others)]
+    return sorted(whole, key=lambda group: group[0][1])
 
 
-def _pairs(connection: Connection, wanted: object) -> Iterator[tuple[str, int]]:
-    return ((row[0], row[1]) for row in connection.execute(wanted))  # type: ignore[call-overload]
+def _version(pair: tuple[str, int]) -> int:
+    return pair[1]
 
 
 def is_deleted(connection: Connection, session_id: str) -> bool:

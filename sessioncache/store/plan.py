@@ -46,13 +46,13 @@ class Standing:
 
     Attributes:
         routes: by session key.
-        known: ``(session id, op id or message id)`` of what was applied or refused.
-        refused: those of them that were refused: until an ack has moved them to the dead letters, they are again.
+        known: the versions of what was applied, by ``(session id, op id or message id)``.
+        refused: the same of what was refused: until an ack has moved them to the dead letters, they are again.
         deleted: ids of deleted sessions.
     """
 
     routes: dict[str, Route]
-    known: set[tuple[str, str]]
+    known: dict[tuple[str, str], int]
     refused: set[tuple[str, str]]
     deleted: set[str]
 
@@ -83,8 +83,8 @@ class Outcome:
     """What became of one key's log.
 
     Attributes:
-        applied: op ids that the store has, repeats included, in log order.
-        refused: op ids that go to the dead letters, with the reason.
+        applied: names of the ops that the store has, repeats included, in log order.
+        refused: names of the ops that go to the dead letters, with the reason.
         version: the key's version in the store.
         drop: whether the hot copy is wrong.
     """
@@ -158,32 +158,27 @@ class _KeyPlan:
             self._refuse(op)
         elif name in self.standing.known:
             self.outcome.repeats += 1
-            # A repeat that Redis took for new, since it had forgotten it, shows twice in the hot copy.
-            self.outcome.drop |= op.version > self.version
-            self._acknowledge(op)
+            # Redis took a repeat for new, or gave its version out again: its hot copy does not tell what is stored.
+            self.outcome.drop |= op.version != self.standing.known[name]
+            self.outcome.applied.append(op.name)
         elif op.session_id in self.standing.deleted:
             self.made.applied_ops.append(AppliedOp(self.key, op, self.version, refused=True))
             self._refuse(op)
         else:
             self._apply(op)
-            self._acknowledge(op)
-
-    def _acknowledge(self, op: Op) -> None:
-        if self.outcome.applied[-1:] != [op.op_id]:
-            self.outcome.applied.append(op.op_id)
+            self.outcome.applied.append(op.name)
 
     def _refuse(self, op: Op) -> None:
-        self.standing.known.add((op.session_id, known_id(op)))
+        self.standing.refused.add((op.session_id, known_id(op)))
         self.outcome.drop = True
-        if self.outcome.refused[-1:] != [(op.op_id, DELETED)]:
-            self.outcome.refused.append((op.op_id, DELETED))
+        self.outcome.refused.append((op.name, DELETED))
 
     def _apply(self, op: Op) -> None:
         if op.version <= self.version or self.outcome.renumbered:
             self.outcome.renumbered += 1
             self.outcome.drop = True
         self.version = self.version + 1 if self.outcome.renumbered else op.version
-        self.standing.known.add((op.session_id, known_id(op)))
+        self.standing.known[op.session_id, known_id(op)] = self.version
         if op.kind != ops.APPEND:
             self.made.applied_ops.append(AppliedOp(self.key, op, self.version))
         self._EFFECTS[op.kind](self, op)
