@@ -3,13 +3,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: test test-long demo lint types format check clean
+.PHONY: test test-long test-oldest demo docs lint types format check clean
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long" -n 2
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long
+
+# redis-py 5.0 leaves sockets that it could not connect to the garbage collector.
+FORGIVEN := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
+
+# The same tests with the oldest supported release of each dependency that others pin.
+test-oldest: .venv-oldest/.ready
+	.venv-oldest/bin/python -m pytest -m "not long" -n 2 $(FORGIVEN)
+
+# Runs every Python example of README and docs, and sees that what they name exists.
+docs: $(READY)
+	$(BIN)/python -m pytest tests/test_docs.py -n 0
 
 demo: $(READY)
 	$(BIN)/sessioncache demo
@@ -29,6 +40,11 @@ check: lint types test
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+
+.venv-oldest/.ready: pyproject.toml .ci/oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -c .ci/oldest.txt
+	touch $@
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -19,8 +19,9 @@ FORGET_BATCH = 1000
 
 def evict(state: State, session_key: str) -> Flow[bool]:
     """Drop the hot copy and the near copy of a key; True if there was a hot one. Nothing is lost (I1)."""
+    keys = state.keyspace.of(session_key)
     state.near.drop(session_key)
-    return (yield from hot.evict(state, state.keyspace.of(session_key)))
+    return (yield from hot.evict(state, keys))
 
 
 @dataclass(frozen=True, slots=True)

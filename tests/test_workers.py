@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from rq import Queue, Worker
+from rq.serializers import JSONSerializer
 from servers import python
 from sqlalchemy import create_engine, text
 
@@ -70,7 +71,7 @@ def fill(cache, sessions: int, messages: int) -> dict[str, list[str]]:
 
 def test_killed_while_it_drains(some_stack):
     """10,000 messages of 100 sessions, the worker killed again and again: 10,000 rows, in order, none twice."""
-    settings = some_stack.settings(batch=50, lanes=1, visibility=1.0, wake=1.0)
+    settings = some_stack.settings(batch=50, lanes=1, visibility=1.0, database_timeout=0.9, wake=1.0)
     chance = random.Random(7)
     with some_stack.cache(lanes=1) as cache, some_stack.raw() as raw:
         sent = fill(cache, 100, 100)
@@ -124,7 +125,7 @@ def test_jobs_do_not_grow_with_messages(one_stack):
             for session in sessions:
                 session.append({"content": str(n)})
         time.sleep(0.2)
-        waiting = Queue("sessioncache", connection=raw, serializer="json")
+        waiting = Queue("sessioncache", connection=raw, serializer=JSONSerializer)
         assert 0 < waiting.count <= 4
         raw.flushall()
     with one_stack.cache() as cache, one_stack.raw() as raw, workers(one_stack.settings(lanes=1), "--processes", "1"):
@@ -148,7 +149,17 @@ def test_a_plain_rq_worker_can_run_the_job(some_stack):
         sent = fill(cache, 20, 5)
         until(lambda: cache.stats().counters["nudges"] > 0)
         socket = some_stack.redis_url.removeprefix("unix://")
-        command = [rq, "worker", "--serializer", "json", "--url", f"unix://{socket}", "--burst", "--quiet", "sessioncache"]
+        command = [
+            rq,
+            "worker",
+            "--serializer",
+            "rq.serializers.JSONSerializer",
+            "--url",
+            f"unix://{socket}",
+            "--burst",
+            "--quiet",
+            "sessioncache",
+        ]
         done = subprocess.run(
             command, env={**os.environ, **as_environment(settings)}, capture_output=True, text=True, timeout=90, check=False
         )

@@ -9,6 +9,8 @@ connections never cross a fork. Parameters, which hold messages, are never shown
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 import weakref
 from typing import Any
 
@@ -18,6 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sessioncache.config import Settings, database_url
 from sessioncache.flow import WRITES
+
+WAL_TRIES, WAL_PAUSE = 200, 0.02
+# The last byte of an SQLite result code; the rest says more about it.
+PRIMARY_CODE = 0xFF
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -67,9 +73,24 @@ def _options(url: URL, settings: Settings) -> dict[str, Any]:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # pysqlite's own BEGIN comes too late; `_begin_sqlite` sends ours
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _to_wal(cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _to_wal(cursor: Any) -> None:
+    """Put a new database in WAL mode. Where others use it at the same moment, SQLite refuses this without waiting."""
+    for _ in range(WAL_TRIES):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(WAL_PAUSE)
+        else:
+            return
+    cursor.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin_sqlite(connection: Connection) -> None:

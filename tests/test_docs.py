@@ -1,0 +1,128 @@
+"""What README and docs say is true: examples run and print what stands below them, names exist, settings agree."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import binary_of
+
+import sessioncache
+from sessioncache import AsyncSession, AsyncSessionCache, Session, SessionCache, Settings, errors
+from sessioncache.cli.main import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PRINTING = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+EXAMPLES = [
+    pytest.param(code, output, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, (code, output) in enumerate(
+        re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page.read_text(), re.DOTALL)
+    )
+]
+
+
+@pytest.mark.parametrize(("code", "output"), EXAMPLES)
+def test_examples_print_what_stands_below_them(code, output, tmp_path):
+    """As a new user would run them: in an empty directory."""
+    binary_of("valkey9")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONCACHE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout == output
+
+
+def test_there_are_examples():
+    """The README's ten lines, and both doors in the usage page."""
+    assert len(EXAMPLES) >= 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    """Files of this repository that a page links to exist."""
+    for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page):
+    """`make` targets and `sessioncache` commands that a page names."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for words in re.findall(r"\bmake ((?:[a-z-]+ )*[a-z-]+)`", page.read_text()):
+        assert set(words.split()) <= targets, words
+    for name in re.findall(r"`sessioncache ([a-z]+)", page.read_text()):
+        assert name in cli.commands, name
+
+
+def test_readme_names_two_commands_first():
+    """Before anything else that can be typed."""
+    typed = re.findall(r"^\$ (.*?)(?:  |$)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert typed[:2] == ["make demo", "make test"]
+
+
+def test_every_public_call_and_error_is_documented():
+    """In the usage page."""
+    usage = (ROOT / "docs" / "usage.md").read_text()
+    for door in (SessionCache, AsyncSessionCache, Session, AsyncSession):
+        for name in vars(door):
+            if not name.startswith("_") and name != "settings":
+                assert f"`{name}" in usage or f".{name}(" in usage, name
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, sessioncache.SessionCacheError):
+            assert f"`{name}`" in usage, name
+
+
+def described() -> dict[str, str]:
+    """What the docstring of `Settings` says of each."""
+    text = Settings.__doc__.partition("Attributes:\n")[2]
+    found = re.findall(r"^        (\w+): (.*?)(?=^        \w+: |\Z)", text, re.DOTALL | re.MULTILINE)
+    return {name: " ".join(words.split()) for name, words in found}
+
+
+def settings_page() -> str:
+    """docs/settings.md, as it has to be."""
+    head = (
+        "# Settings\n\nAn argument beats a variable, which beats the default. The variable of a setting is its name in\n"
+        "capitals after `SESSIONCACHE_`, as in `SESSIONCACHE_REDIS_URL`. Times are seconds, sizes bytes, unless it says\n"
+        "otherwise.\n\n| setting | default | what it is |\n|---|---|---|\n"
+    )
+    rows = (
+        f"| `{one.name}` | `{one.default}` | {described()[one.name].replace('``', '`')} |\n" for one in fields(Settings)
+    )
+    return head + "".join(rows)
+
+
+def test_settings_are_documented():
+    """Each with its default, and the same words as in the code; `python tests/test_docs.py` writes the page anew."""
+    assert set(described()) == {one.name for one in fields(Settings)}
+    assert (ROOT / "docs" / "settings.md").read_text() == settings_page()
+
+
+def test_compose_is_what_the_design_asks_for():
+    """Redis keeps what has no TTL, a migration runs before the workers, health checks, restarts, a demo profile."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert set(services) == {"redis", "postgres", "migrate", "workers", "demo"}
+    assert "--appendonly yes" in services["redis"]["command"]
+    assert "--maxmemory-policy volatile-lru" in services["redis"]["command"]
+    assert all("healthcheck" in services[name] for name in ("redis", "postgres", "workers"))
+    assert all(services[name]["restart"] == "unless-stopped" for name in ("redis", "postgres", "workers"))
+    assert services["workers"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert services["demo"]["profiles"] == ["demo"]
+    for name in ("migrate", "workers", "demo"):
+        words = services[name]["command"]
+        assert words[0] in cli.commands
+        assert set(services[name]["environment"]) <= {f"SESSIONCACHE_{one.name.upper()}" for one in fields(Settings)}
+    assert "\nUSER sessioncache\n" in (ROOT / "Dockerfile").read_text()
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "settings.md").write_text(settings_page())
