@@ -14,6 +14,7 @@ Assumes that whoever calls has claimed the keys if it wants to work alone; a cla
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -93,18 +94,22 @@ def flush(state: State) -> Flow[int]:
 def _drain_to_end(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:
     """Drain the logs of some keys as far as they reach now; what comes in meanwhile is not waited for."""
     tails = yield from ask(state, tuple(("LINDEX", key.pending, -1) for key in keys))
-    pairs = zip(keys, tails, strict=True)
-    ends = {key.session_key: (key, op.parse(tail).version) for key, tail in pairs if tail is not None}
+    ends = {key: op.parse(tail).version for key, tail in zip(keys, tails, strict=True) if tail is not None}
     total = Drained()
     while ends:
-        logs = yield from _logs(state, [key for key, _ in ends.values()])
+        room = Room.of(state)
+        logs = yield from _logs(state, list(ends), room)
         drained = yield from _commit(state, logs)
         total.add(drained)
         reached = {one.session_key: one.ops[-1].version for one in logs}
-        looked_at_all = len(logs) < len(ends) and sum(len(one.ops) for one in logs) < state.settings.batch
-        for name, (_, end) in list(ends.items()):
-            if name in drained.stopped or reached.get(name, -1) >= end or (looked_at_all and name not in reached):
-                del ends[name]
+        # A key without a log was either not looked at, for want of room, or has been drained by another.
+        otherwise = -1 if room.full else sys.maxsize
+        stopped = drained.stopped
+        ends = {
+            key: end
+            for key, end in ends.items()
+            if reached.get(key.session_key, otherwise) < end and key.session_key not in stopped
+        }
     return total
 
 
@@ -184,9 +189,9 @@ class Room:
         return self.ops <= 0 or self.bytes <= 0
 
 
-def _logs(state: State, keys: Sequence[SessionKeys]) -> Flow[list[Log]]:
-    """The heads of these keys' logs, up to one batch in all."""
-    room, found = Room.of(state), []
+def _logs(state: State, keys: Sequence[SessionKeys], room: Room) -> Flow[list[Log]]:
+    """The heads of these keys' logs, as far as there is room, which they take."""
+    found: list[Log] = []
     by_partition = groupby(sorted(keys, key=_partition), key=_partition)
     for _, some in by_partition:
         if room.full:

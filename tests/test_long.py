@@ -31,7 +31,7 @@ def write_until(settings: Settings, name: str, end: float) -> list[tuple[str, st
             sessions[key].append([{"role": "user", "content": word} for word in words])
             acknowledged += [(key, word) for word in words]
             if chance.random() < 0.3:
-                texts = [one["content"] for one in sessions[key].history(limit=200)]
+                texts = [one["content"] for one in sessions[key].history(limit=100)]
                 assert words[-1] in texts
     return acknowledged
 

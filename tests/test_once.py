@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 
 from sessioncache import SessionCache, write_behind
 from sessioncache.connect import BlockingConnections
+from sessioncache.flow import Transact
 from workers import jobs
 
 KEY = "telegram:dm:42"
@@ -183,6 +184,28 @@ def test_a_refused_key_starves_no_other(stack):
     engine.dispose()
 
 
+def test_batches_are_bounded_in_bytes(stack):
+    """Large messages in many sessions: several transactions, none much over the bound, nothing left."""
+    with stack.cache(batch_bytes=100_000) as cache:
+        for n in range(40):
+            cache.open(f"k{n}").append([{"content": "x" * 20_000}, {"content": "y" * 20_000}])
+        sizes = []
+        perform = cache._connections.driver.perform
+
+        def measured(request):
+            if isinstance(request, Transact) and request.writes:
+                logs = request.work.keywords["logs"]
+                sizes.append(sum(len(op.payload) for log in logs for op in log.ops))
+            return perform(request)
+
+        cache._connections.driver.perform = measured
+        cache.flush()
+        assert max(sizes) < 150_000
+        assert len(sizes) > 12
+        assert cache.stats().pending == 0
+    assert len(rows(stack)) == 80
+
+
 def test_flush_and_reads_end_while_others_write(stack):
     """They go as far as the logs reached when they began."""
     done = threading.Event()
@@ -192,6 +215,7 @@ def test_flush_and_reads_end_while_others_write(stack):
             session = other.open(KEY)
             while not done.is_set():
                 session.append([{"content": "x"}] * 5)
+                time.sleep(0.01)
 
     writers = [threading.Thread(target=write) for _ in range(2)]
     with stack.cache(window=20, near_sessions=0, hydration_timeout=20.0) as cache:
