@@ -16,6 +16,7 @@ from sessioncache.config import Settings
 from sessioncache.errors import (
     Backpressure,
     ConfigurationError,
+    CorruptLog,
     HotTierFull,
     HotTierRefused,
     HotTierUnavailable,
@@ -43,6 +44,7 @@ __all__ = [
     "AsyncSessionCache",
     "Backpressure",
     "ConfigurationError",
+    "CorruptLog",
     "HotTierFull",
     "HotTierRefused",
     "HotTierUnavailable",

@@ -58,7 +58,11 @@ def _from_store(error: store.SQLAlchemyError) -> SessionCacheError:
     if reason in _MISSING_STATES or "no such table" in str(error.orig) or "no such column" in str(error.orig):
         return SchemaMismatch("The database lacks a table or column; run `sessioncache db upgrade`.")
     if reason[:2] in _REFUSED_CLASSES or any(reason.startswith(code) for code in _REFUSED_CODES):
-        return StoreRefused(f"The database refused a change ({reason}).", reason=reason)
+        return StoreRefused(
+            f"The database refused an op for its content ({reason}); its session key waits until the cause, such as a "
+            "constraint or a trigger, is mended, and then drains by itself.",
+            reason=reason,
+        )
     return StoreUnavailable(f"The database could not do it now ({reason}); check that it runs and can be written to.")
 
 

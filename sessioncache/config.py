@@ -29,7 +29,7 @@ DRIVERS = {
 }
 
 
-_PASSWORD = re.compile(r"(?<=:)[^:@/?]+(?=@)|(?<=password=)[^&]+")
+_SECRETS = re.compile(r"(?<=://).*(?=@)|(?<=password=)[^&]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Settings:
         timeout: how long a call repeats a Redis command that got no answer.
         database_timeout: how long to wait for a database connection, a lock or a statement.
         retry_pause: the longest pause between two tries while the store is down.
-        slice: how long a drain job works before it makes way for another; also the pause SIGTERM may have to wait.
+        slice: how long a drain job works before it makes way for another.
         linger: how long a drain job waits for more work before it ends.
         poll: pause between two looks for more work while it lingers.
         wake: how long the doorbell stays pressed: a lost nudge delays draining by this.
@@ -167,9 +167,11 @@ def _convert(name: str, kind: type, value: object) -> Any:
         raise ConfigurationError(f"{name} must be {kind.__name__}, not {type(value).__name__}.")
     if kind is str:
         return value
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise ConfigurationError(f"{name} must be a whole number, not {value}.")
     try:
         return kind(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigurationError(f"{name} must be a number ({kind.__name__}), not {value!r}.") from error
 
 
@@ -192,7 +194,7 @@ def database_url(url: str, *, awaiting: bool = False) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise ConfigurationError("The database URL cannot be read; write it like postgresql://host/name.") from error
     dialect = parsed.drivername.partition("+")[0]
     if dialect not in DRIVERS:
@@ -201,5 +203,5 @@ def database_url(url: str, *, awaiting: bool = False) -> URL:
 
 
 def masked(url: str) -> str:
-    """A URL as it may be shown: passwords hidden."""
-    return _PASSWORD.sub("***", url)
+    """A URL as it may be shown: user and password hidden."""
+    return _SECRETS.sub("***", url)

@@ -96,6 +96,10 @@ class StoreUnavailable(SessionCacheError):
     """The database did not answer, or not in time. Whether a transaction was committed is unknown."""
 
 
+class CorruptLog(SessionCacheError):
+    """A pending log holds something that is no op this version knows; its key is stopped, no other."""
+
+
 class StoreRefused(SessionCacheError):
     """The database refused a change for its content.
 

@@ -39,7 +39,6 @@ class Moved:
 
     current: str
     deleted: str = ""
-    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def start(
         case b"miss":
             return None
         case b"moved":
-            return Moved(reply[1].decode(), owner=reply[2].decode())
+            return Moved(reply[1].decode())
         case b"full":
             raise _full(keys, reply[1])
     yield from _ring(state, keys, reply[3])

@@ -42,6 +42,7 @@ START_SECONDS = 20.0
 FIRST_OPENER_SECONDS = 10.0
 STOP_SECONDS = 15.0
 TICK_SECONDS = 0.2
+RESTART_SECONDS = 1.0
 # A socket's path takes 103 bytes on some systems; ours adds about 35 to that of its place.
 LONGEST_PLACE = 60
 
@@ -135,6 +136,7 @@ class Keeper:
         if self.server is not None and self.server.poll() is not None:
             self._start_server()
         if self.workers is not None and self.workers.poll() is not None:
+            time.sleep(RESTART_SECONDS)
             self._start_workers()
 
     def stop(self) -> None:

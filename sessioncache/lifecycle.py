@@ -77,6 +77,8 @@ def get_session(state: State, session_key: str, owner: str | None) -> Flow[Handl
         SessionNotFound: there is none, or it is another owner's.
     """
     keys = state.keyspace.of(session_key)
+    if owner is not None:
+        check_name(owner, "owner")
     found = yield from read_through.standing(state, keys)
     if not found.session_id:
         raise _not_found(keys)

@@ -24,6 +24,7 @@ APPEND = "append"
 START = "start"
 DELETE = "delete"
 TOUCH = "touch"
+KINDS = frozenset({APPEND, START, DELETE, TOUCH})
 
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
 
@@ -74,25 +75,32 @@ class Op:
 
 
 def parse(element: bytes) -> Op:
-    """The op in an element of a pending log."""
+    """The op in an element of a pending log.
+
+    Raises:
+        ValueError: it holds none, or one of a kind that this version does not know.
+    """
     header, _, payload = element.partition(b"\n")
     version, op_id, left, at_ms, kind, session_id = header.split(b" ", 5)
+    if kind.decode() not in KINDS:
+        raise ValueError(f"unknown kind of op: {kind!r}")
     return Op(int(version), op_id.decode(), int(left), int(at_ms), kind.decode(), session_id.decode(), payload)
+
+
+def readable(elements: Sequence[bytes]) -> list[Op]:
+    """The ops at the head of a log, in whole groups, up to the first element that holds none."""
+    found: list[Op] = []
+    for element in elements:
+        try:
+            found.append(parse(element))
+        except ValueError:
+            break
+    while found and found[-1].left:
+        found.pop()
+    return found
 
 
 def message_of(op: Op) -> tuple[str, bytes]:
     """The message id and the encoded message of an append."""
     message_id, _, packed = op.payload.partition(b"\n")
     return message_id.decode(), packed
-
-
-def groups(ops: Sequence[Op]) -> list[list[Op]]:
-    """The ops in groups, which are applied whole or not at all."""
-    found: list[list[Op]] = []
-    following = 0
-    for op in ops:
-        if following == 0:
-            found.append([])
-        found[-1].append(op)
-        following = op.left
-    return found

@@ -66,8 +66,8 @@ def _logs(state: State, session_keys: list[str]) -> Flow[tuple[int, int]]:
     names = [state.keyspace.of(key).pending for key in session_keys]
     commands = [command for name in names for command in (("LLEN", name), ("LINDEX", name, 0))]
     replies = yield from ask(state, tuple(commands))
-    heads = [op.parse(head).at_ms for head in replies[1::2] if head is not None]
-    return sum(replies[::2]), min(heads, default=0)
+    heads = [one for head in replies[1::2] if head is not None for one in op.readable([head])]
+    return sum(replies[::2]), min((one.at_ms for one in heads), default=0)
 
 
 def overdue_lanes(state: State) -> Flow[dict[int, float]]:

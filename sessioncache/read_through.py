@@ -157,6 +157,8 @@ def _load_and_publish(state: State, keys: SessionKeys, token: str) -> Flow[bool]
     verdict = "dirty"
     while verdict == "dirty":
         yield from drain_key(state, keys.session_key)
+        if not (yield from hot.lease(state, keys, token)):  # again ours, and for its full time
+            return False
         snapshot = yield Transact(work, writes=False)
         state.counters.add("sql_loads")
         verdict = yield from hot.publish(state, keys, token, snapshot)

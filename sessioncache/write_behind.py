@@ -24,7 +24,7 @@ from functools import partial
 from itertools import groupby
 
 from sessioncache import hot, op
-from sessioncache.errors import StoreRefused, StoreUnavailable
+from sessioncache.errors import CorruptLog, SessionCacheError, StoreRefused, StoreUnavailable
 from sessioncache.flow import Flow, Pause, Ring, Transact
 from sessioncache.keys import SessionKeys
 from sessioncache.repeat import ask, pauses
@@ -44,12 +44,12 @@ class Drained:
     Attributes:
         keys: session keys that were claimed or named.
         ops: ops removed from pending logs.
-        stopped: keys whose log holds an op that the store refuses, with the store's error.
+        stopped: keys whose log holds an op that cannot be applied, and why.
     """
 
     keys: int = 0
     ops: int = 0
-    stopped: dict[str, StoreRefused] = field(default_factory=dict)
+    stopped: dict[str, SessionCacheError] = field(default_factory=dict)
 
     def add(self, other: Drained) -> None:
         """Count another drain in."""
@@ -63,7 +63,7 @@ def drain_key(state: State, session_key: str) -> Flow[int]:
 
     Raises:
         StoreUnavailable: the store is down; the log waits.
-        StoreRefused: the store refuses an op of this key.
+        StoreRefused, CorruptLog: an op of this key cannot be applied.
     """
     drained = yield from _drain_to_end(state, [state.keyspace.of(session_key)])
     for error in drained.stopped.values():
@@ -76,7 +76,7 @@ def flush(state: State) -> Flow[int]:
 
     Raises:
         StoreUnavailable: the store is down; the logs wait.
-        StoreRefused: the store refuses an op; every other key was drained.
+        StoreRefused, CorruptLog: an op cannot be applied; every other key was drained.
     """
     names: list[str] = []
     for partition in range(state.settings.partitions):
@@ -94,12 +94,12 @@ def flush(state: State) -> Flow[int]:
 def _drain_to_end(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:
     """Drain the logs of some keys as far as they reach now; what comes in meanwhile is not waited for."""
     tails = yield from ask(state, tuple(("LINDEX", key.pending, -1) for key in keys))
-    ends = {key: op.parse(tail).version for key, tail in zip(keys, tails, strict=True) if tail is not None}
+    ends = {key: _version(tail) for key, tail in zip(keys, tails, strict=True) if tail is not None}
     total = Drained()
     while ends:
-        room = Room.of(state)
-        logs = yield from _logs(state, list(ends), room)
-        drained = yield from _commit(state, logs)
+        room, drained = Room.of(state), Drained()
+        logs = yield from _logs(state, list(ends), room, drained)
+        drained.add((yield from _commit(state, logs)))
         total.add(drained)
         reached = {one.session_key: one.ops[-1].version for one in logs}
         # A key without a log was either not looked at, for want of room, or has been drained by another.
@@ -111,6 +111,11 @@ def _drain_to_end(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:
             if reached.get(key.session_key, otherwise) < end and key.session_key not in stopped
         }
     return total
+
+
+def _version(element: bytes) -> int:
+    """The version of an op; beyond all others for what is no op."""
+    return next((one.version for one in op.readable([element])), sys.maxsize)
 
 
 def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) -> Flow[Drained]:
@@ -150,23 +155,23 @@ def drain_batch(state: State, partitions: deque[int], mode: str) -> Flow[Drained
 
     ``mode`` as in claim.lua. Partitions that were looked at go to the end of the line.
     """
-    logs, claimed, room = [], [], Room.of(state)
+    logs, claimed, room, drained = [], [], Room.of(state), Drained()
     for _ in range(len(partitions)):
         partition = state.keyspace.of_partition(partitions[0])
         partitions.rotate(-1)
         names = yield from hot.claim(state, partition, min(state.settings.claim, room.ops), mode)
         keys = [state.keyspace.of(name) for name in names]
         claimed += keys
-        logs += yield from _peek(state, keys, room)
+        logs += yield from _peek(state, keys, room, drained)
         if room.full:
             break
     try:
-        drained = yield from _commit(state, logs)
+        drained.add((yield from _commit(state, logs)))
     except StoreUnavailable:
         yield from _acknowledge(state, [Outcome(keys.session_key, -1) for keys in claimed])
         raise
     drained.keys = len(claimed)
-    without_log = {keys.session_key for keys in claimed} - {one.session_key for one in logs}
+    without_log = {keys.session_key for keys in claimed} - {one.session_key for one in logs} - set(drained.stopped)
     yield from _acknowledge(state, [Outcome(name, -1) for name in without_log])
     return drained
 
@@ -189,14 +194,14 @@ class Room:
         return self.ops <= 0 or self.bytes <= 0
 
 
-def _logs(state: State, keys: Sequence[SessionKeys], room: Room) -> Flow[list[Log]]:
+def _logs(state: State, keys: Sequence[SessionKeys], room: Room, drained: Drained) -> Flow[list[Log]]:
     """The heads of these keys' logs, as far as there is room, which they take."""
     found: list[Log] = []
     by_partition = groupby(sorted(keys, key=_partition), key=_partition)
     for _, some in by_partition:
         if room.full:
             break
-        found += yield from _peek(state, list(some), room)
+        found += yield from _peek(state, list(some), room, drained)
     return found
 
 
@@ -204,15 +209,25 @@ def _partition(keys: SessionKeys) -> int:
     return keys.partition
 
 
-def _peek(state: State, keys: Sequence[SessionKeys], room: Room) -> Flow[list[Log]]:
-    """The heads of the logs of keys of one partition, as far as there is room, which they take."""
+def _peek(state: State, keys: Sequence[SessionKeys], room: Room, drained: Drained) -> Flow[list[Log]]:
+    """The heads of the logs of keys of one partition, as far as there is room, which they take.
+
+    A key whose log begins with what is no op is stopped.
+    """
     if not keys or room.full:
         return []
     found = yield from hot.peek(state, keys, room.ops, room.bytes)
     room.ops -= sum(map(len, found))
     room.bytes -= sum(len(element) for elements in found for element in elements)
-    pairs = zip(keys, found, strict=True)
-    return [Log(key.session_key, [op.parse(element) for element in elements]) for key, elements in pairs if elements]
+    logs = [Log(key.session_key, op.readable(elements)) for key, elements in zip(keys, found, strict=True) if elements]
+    for one in logs:
+        if not one.ops:
+            error = CorruptLog(
+                f"The pending log of session key {one.session_key!r} begins with what is no op this version knows; "
+                "upgrade the workers, or look at it with redis-cli."
+            )
+            drained.add(_stopped(state, one.session_key, error))
+    return [one for one in logs if one.ops]
 
 
 def _commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
@@ -224,7 +239,7 @@ def _commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
         outcomes: list[Outcome] = yield Transact(work, writes=True)
     except StoreRefused as error:
         if len(logs) == 1:
-            return _stopped(state, logs[0], error)
+            return _stopped(state, logs[0].session_key, error)
         drained = Drained()
         for one in logs:
             drained.add((yield from _commit(state, [one])))
@@ -233,14 +248,10 @@ def _commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
     return Drained(len(outcomes), (yield from _acknowledge(state, outcomes)))
 
 
-def _stopped(state: State, one: Log, error: StoreRefused) -> Drained:
+def _stopped(state: State, session_key: str, error: SessionCacheError) -> Drained:
     state.counters.add("refused")
-    log.error(
-        "the store refuses an op (%s); its session key is stopped until that is mended",
-        error.reason,
-        extra={"session_key": one.session_key, "version": one.ops[0].version},
-    )
-    return Drained(1, 0, {one.session_key: error})
+    log.error("session key is stopped until this is mended: %s", error, extra={"session_key": session_key})
+    return Drained(1, 0, {session_key: error})
 
 
 def _count(state: State, outcomes: Iterable[Outcome]) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from conftest import binary_of
+from test_workers import until, workers
 
 from sessioncache.cli import main as command
 from sessioncache.cli.demo import Audit, Results, audit
@@ -65,12 +68,12 @@ def test_anything_that_differs_is_exit_status_1(monkeypatch):
 def test_bad_lines_are_reported_by_number_and_skipped():
     """Whatever is wrong with them."""
     good = {"session": "k", "role": "user", "content": "a", "extra": [1]}
-    bad = ["{", "[]", '"x"', "{}", json.dumps({**good, "session": ""}), json.dumps({**good, "session": 5}),
+    bad = ["\udcff", "{", "[]", '"x"', "{}", json.dumps({**good, "session": ""}), json.dumps({**good, "session": 5}),
            json.dumps({**good, "role": None}), json.dumps({**good, "content": 5}), '{"session": "k", "role": "user"}',
            json.dumps({**good, "content": float("nan")}), json.dumps({**good, "n": 2**70}), "[" * 100_000]  # fmt: skip
-    lines = [json.dumps(good), "", *bad, json.dumps(good)]
+    lines = ["\ufeff" + json.dumps(good), "", *bad, json.dumps(good)]
     problems = []
-    found = read_conversations(lines, 10**6, problems.append)
+    found = read_conversations((line.encode(errors="surrogateescape") for line in lines), 10**6, problems.append)
     assert found == {"k": [{"role": "user", "content": "a", "extra": [1]}] * 2}
     assert [problem.split(" is skipped: ")[0] for problem in problems] == [f"line {n + 3}" for n in range(len(bad))]
 
@@ -79,7 +82,7 @@ def test_the_sample_is_of_real_shape():
     """A few hundred messages: scripts of the world, emoji, tools, blocks, empty and long contents; no bad line."""
     problems = []
     text = (files("sessioncache") / "data" / "sample.jsonl").read_text(encoding="utf-8")
-    found = read_conversations(text.split("\n"), 2**20, problems.append)
+    found = read_conversations(text.encode().split(b"\n"), 2**20, problems.append)
     everything = [message for messages in found.values() for message in messages]
     assert problems == []
     assert 200 <= len(everything) <= 1000
@@ -144,10 +147,25 @@ def test_the_demo_takes_other_input(run, tmp_path):
     assert "no line that could be used" in done.stderr
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_demo_leaves_nothing(number, status):
+    """Its servers and files go with it, without a traceback."""
+    binary_of("valkey9")
+    with tempfile.TemporaryDirectory(prefix="sc-") as place:
+        environment = {**os.environ, "TMPDIR": place}
+        demo = subprocess.Popen(
+            PROGRAM, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=place, start_new_session=True
+        )
+        until(lambda: list(Path(place).glob("*demo*/keeper.json")))
+        time.sleep(0.8)
+        os.killpg(demo.pid, number) if number == signal.SIGINT else demo.send_signal(number)
+        _, errors = demo.communicate(timeout=60)
+        assert (demo.returncode, errors.decode().strip()) == (status, "")
+        until(lambda: not list(Path(place).iterdir()), 20)
+
+
 def test_the_demo_over_servers_of_ones_own(run, one_stack):
     """Under keys of its own, which it deletes; a worker must run."""
-    from test_workers import workers
-
     settings = one_stack.settings(lanes=1)
     with workers(settings, "--processes", "1"):
         done = run("--external", **as_environment(settings))

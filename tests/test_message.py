@@ -108,10 +108,18 @@ def test_ops_are_remembered_by_what_sql_kept():
     assert op.remembered("s", "telegram-1", 9) == (op.op_id_of("s", "telegram-1"), 9)
 
 
-def test_groups_are_never_split():
-    """`left` says how many follow."""
-    ops = [op.Op(n, "x" * 16, left, 0, op.APPEND, "s", b"") for n, left in enumerate([0, 2, 1, 0, 0, 1, 0])]
-    assert [[one.version for one in group] for group in op.groups(ops)] == [[0], [1, 2, 3], [4], [5, 6]]
+def test_a_log_is_read_as_far_as_it_can_be():
+    """In whole groups, up to the first element that is no op of a kind this version knows."""
+
+    def element(version, left, kind=b"append"):
+        return b"%d %b %d 5 %b s\nm\nx" % (version, b"x" * 16, left, kind)
+
+    good = [element(1, 0), element(2, 1), element(3, 0), element(4, 2), element(5, 1), element(6, 0)]
+    assert [one.version for one in op.readable(good)] == [1, 2, 3, 4, 5, 6]
+    assert [one.version for one in op.readable([*good[:5], b"garbage", good[5]])] == [1, 2, 3]
+    assert [one.version for one in op.readable([*good[:1], element(2, 0, b"retitle"), *good[1:]])] == [1]
+    for junk in (b"", b"\n", b"\xff\xfe", b"1 2 3", b"x y z a append s\n", element(1, 0, b"\xff")):
+        assert op.readable([junk, *good]) == []
 
 
 @given(

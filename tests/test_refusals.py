@@ -23,8 +23,9 @@ from sessioncache import (
     SessionCache,
     SessionCacheError,
     StoreUnavailable,
+    write_behind,
 )
-from sessioncache.config import Settings, settings_from
+from sessioncache.config import Settings, masked, settings_from
 
 
 def nested(levels: int) -> object:
@@ -125,9 +126,13 @@ def test_a_good_key(stack, key):
 
 @pytest.mark.parametrize("owner", ["", "x" * 256, "a\n", 5])
 def test_a_bad_owner(one_stack, owner):
-    """1 to 255 characters without control characters."""
-    with one_stack.cache() as cache, pytest.raises(InvalidKey, match="owner"):
-        cache.open("k", owner=owner)
+    """1 to 255 characters without control characters, in every call that takes one; an empty one is nobody's."""
+    with one_stack.cache() as cache:
+        cache.open("k")
+        for call in (cache.open, cache.get, cache.delete):
+            with pytest.raises(InvalidKey, match="owner"):
+                call("k", owner=owner)
+        assert cache.get("k")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +144,8 @@ def test_a_bad_owner(one_stack, owner):
      ("database_timeout", 10.0), ("nonsense", 1), ("redis_url", 5), ("max_pending", None), ("window", True),
      ("ttl", float("nan")), ("timeout", float("inf")), ("visibility", 1.0), ("redis_timeout", 9.0),
      ("redis_url", "redis://localhost:abc"), ("redis_url", "redis://localhost/0?nonsense=1"),
-     ("queue_url", "redis://localhost:abc")],
+     ("queue_url", "redis://localhost:abc"), ("database_url", "postgresql://localhost:abc/x"),
+     ("partitions", float("inf")), ("partitions", 1.9)],
 )  # fmt: skip
 def test_a_bad_setting(setting, value):
     """Refused before any I/O; the sentence names the setting."""
@@ -155,6 +161,17 @@ def test_settings_come_from_the_environment():
     assert settings_from({"prefix": "mine"}, environment) == Settings(ttl=60.0, prefix="mine")
     with pytest.raises(ConfigurationError, match="window"):
         settings_from({}, {"SESSIONCACHE_WINDOW": "ten"})
+
+
+@pytest.mark.parametrize("secret", ["plain", "pa/ss", "p:w", "p@w", "p?w", "p%40w"])
+@pytest.mark.parametrize(
+    "form", ["redis://:{}@host:6379/0", "postgresql://user:{}@host/db", "unix:///a.sock?password={}&db=1"]
+)
+def test_secrets_are_masked(secret, form):
+    """In what is shown of a URL."""
+    assert secret not in masked(form.format(secret))
+    assert "***" in masked(form.format(secret))
+    assert masked("redis://host:6379/0") == "redis://host:6379/0"
 
 
 def unreachable(tmp_path) -> str:
@@ -315,7 +332,9 @@ def test_a_full_redis_refuses_whole_and_can_be_emptied(own_server, tmp_path):
                 session.append({"content": f"{n} " + "x" * 200_000})
                 sent.append(n)
         assert [int(one["content"].split()[0]) for one in session.history()] == sent
-        assert cache.flush() >= len(sent)
+        lane = cache._state.lane_of(cache._state.keyspace.of("k").partition)
+        drained = cache._run(write_behind.drain_lane(cache._state, lane, settings.lanes, lambda: False))
+        assert drained.ops >= len(sent)
         assert cache.stats().pending == 0
         session.append({"content": "room again"})
         assert [int(one["content"].split()[0]) for one in session.history()[:-1]] == sent

@@ -53,15 +53,23 @@ class Schedule:
     def tick(self) -> bool:
         """One sweep, if it is this process's turn; whether it was."""
         run = self._connections.run
-        if not run(hot.schedule(self._state, self._token, 3 * self._settings.sweep)):
+        if not self._has_turn():
             return False
         for lane, overdue in run(ops.overdue_lanes(self._state)).items():
+            if not self._has_turn():
+                return False
             if overdue > LEFT_LYING * self._settings.sweep or (overdue > self._settings.sweep and not self._nudged(lane)):
                 run(write_behind.drain_lane(self._state, lane, self._settings.lanes, self._stopping.is_set))
         if time.monotonic() >= self._forget_next:
             run(ops.forget_ops(self._state))
             self._forget_next = time.monotonic() + FORGET_SECONDS
         return True
+
+    def _has_turn(self) -> bool:
+        """Whether it is this process's turn, which then lasts as long as anything that is done in it."""
+        settings = self._settings
+        turn = settings.slice + settings.retry_pause + settings.database_timeout + 2 * settings.sweep
+        return self._connections.run(hot.schedule(self._state, self._token, turn))
 
     def _nudged(self, lane: int) -> bool:
         try:

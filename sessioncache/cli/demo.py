@@ -101,7 +101,9 @@ class Server:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(settings, theirs, os.getpid()), daemon=True)
+        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a child inherits this, from before its first import
         self.process.start()
+        signal.signal(signal.SIGINT, usual)
         theirs.close()
 
     def ask(self, order: str, about: object) -> Any:
@@ -124,7 +126,7 @@ def app_servers(count: int, settings: Settings) -> Iterator[list[Server]]:
 
 
 def kill_a_worker(settings: Settings) -> int:
-    """SIGKILL one RQ worker of the queue; its process id, or 0 where there is none."""
+    """SIGKILL one of the RQ workers of this Redis; its process id, or 0 where there is none."""
     connection = queue_connection(settings)
     try:
         pids = [worker.pid for worker in Worker.all(connection=connection) if worker.pid]

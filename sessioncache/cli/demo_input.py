@@ -13,11 +13,11 @@ from sessioncache.message import encode
 Conversations = dict[str, list[dict[str, Any]]]
 
 
-def read_conversations(lines: Iterable[str], max_message_bytes: int, report: Callable[[str], None]) -> Conversations:
+def read_conversations(lines: Iterable[bytes], max_message_bytes: int, report: Callable[[str], None]) -> Conversations:
     """The messages of each session, in order.
 
     Args:
-        lines: each a JSON object with ``session``, ``role``, ``content`` and anything else.
+        lines: UTF-8, each a JSON object with ``session``, ``role``, ``content`` and anything else.
         max_message_bytes: the largest message accepted.
         report: told of each line that is skipped, by its number and why.
     """
@@ -33,8 +33,8 @@ def read_conversations(lines: Iterable[str], max_message_bytes: int, report: Cal
     return found
 
 
-def _message(line: str, max_message_bytes: int) -> tuple[str, dict[str, Any]]:
-    message = json.loads(line)
+def _message(line: bytes, max_message_bytes: int) -> tuple[str, dict[str, Any]]:
+    message = json.loads(line.decode().removeprefix("\ufeff"))
     if not isinstance(message, dict):
         raise InvalidInput("it is not a JSON object.")
     missing = [name for name in ("session", "role", "content") if name not in message]

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -30,13 +31,10 @@ def serve(settings: Settings, orders: Connection, parent: int) -> None:
     """Answer orders until the pipe is closed: ``("turns", …)``, ``("history", key)`` or ``("stats", None)``."""
     end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with SessionCache(settings=settings) as cache:
-        sessions: dict[str, Session] = {}
+    sessions: dict[str, Session] = {}
+    with SessionCache(settings=settings) as cache, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            try:
-                order, about = orders.recv()
-            except EOFError:
-                return
+            order, about = orders.recv()
             match order:
                 case "turns":
                     orders.send(_play(cache, sessions, about))

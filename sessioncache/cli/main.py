@@ -1,11 +1,12 @@
 """The commands.
 
-Exit status: 0 done, 1 it failed (a sentence on standard error says why), 2 wrong usage, 130 interrupted.
+Exit status: 0 done, 1 it failed (a sentence on standard error says why), 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.resources import files
 from secrets import token_hex
-from typing import TextIO
+from typing import BinaryIO
 
 import click
 from rich.console import Console
@@ -29,6 +30,8 @@ from sessioncache.keys import Keyspace
 from sessioncache.migrate import upgrade
 from sessioncache.store import engine as engines
 from sessioncache.store.check import foreign_tables, schema_version
+
+TERMINATED = 128 + signal.SIGTERM
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,11 +84,14 @@ def stats() -> None:
                 click.echo(f"{name:15} {value}")
 
 
-@cli.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def worker(arguments: tuple[str, ...]) -> None:
-    """Run worker processes and the schedule: the same as `python -m workers`, whose options it takes."""
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *arguments])  # noqa: S606 - a fixed program
+@cli.command()
+@click.option("--processes", type=click.IntRange(1, 1000), help="Worker processes; by default one for each lane.")
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True)
+def worker(processes: int | None, log_level: str) -> None:
+    """Run worker processes and the schedule, until SIGTERM: the same as `python -m workers`."""
+    number = ["--processes", str(processes)] if processes else []
+    command = [sys.executable, "-P", "-m", "workers", "--log-level", log_level, *number]
+    os.execv(sys.executable, command)  # noqa: S606 - a fixed program
 
 
 @cli.group()
@@ -129,14 +135,13 @@ def current() -> None:
 
 
 @cli.command()
-@click.option(
-    "--input", "source", type=click.File(encoding="utf-8"), help="JSON lines with session, role, content; - for stdin."
-)
+@click.option("--input", "source", type=click.File("rb"), help="JSON lines with session, role, content; - for stdin.")
 @click.option("--servers", type=click.IntRange(1, 64), default=3, show_default=True, help="App server processes.")
 @click.option("--external", is_flag=True, help="Over the servers that SESSIONCACHE_* names; no worker is killed.")
 @click.pass_context
-def demo(context: click.Context, source: TextIO | None, servers: int, *, external: bool) -> None:
+def demo(context: click.Context, source: BinaryIO | None, servers: int, *, external: bool) -> None:
     """Replay conversations over several servers, disturb them, and compare what comes back."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that everything is ended and removed
     settings = settings_from({})
     console = Console()
     conversations = _conversations(source, settings)
@@ -148,13 +153,13 @@ def demo(context: click.Context, source: TextIO | None, servers: int, *, externa
     context.exit(0 if results.clean else 1)
 
 
-def _conversations(source: TextIO | None, settings: Settings) -> Conversations:
+def _conversations(source: BinaryIO | None, settings: Settings) -> Conversations:
     def report(problem: str) -> None:
         click.echo(problem, err=True)
 
     if source is not None:
         return read_conversations(source, settings.max_message_bytes, report)
-    with (files("sessioncache") / "data" / "sample.jsonl").open(encoding="utf-8") as lines:
+    with (files("sessioncache") / "data" / "sample.jsonl").open("rb") as lines:
         return read_conversations(lines, settings.max_message_bytes, report)
 
 

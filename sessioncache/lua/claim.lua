@@ -3,21 +3,15 @@
 -- KEYS  dirty wake
 -- ARGV  limit visibility_ms wake_ms mode: 'due'  only what is due; keeps the doorbell pressed
 --                                        'last' the same, but lets the doorbell go where nothing is due
---                                        'all'  whatever its due time, and the doorbell stays as it is
 -- Reply {session key, …}
 local limit, visibility_ms, mode = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[4]
 local at_ms = now_ms()
-local found
-if mode == 'all' then
-  found = redis.call('ZRANGE', KEYS[1], 0, limit - 1)
-else
-  found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', integer(at_ms), 'LIMIT', 0, limit)
-  if #found < limit then
-    -- A due time beyond any visibility was set before the clock stepped back.
-    local beyond = '(' .. integer(at_ms + visibility_ms)
-    for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], beyond, '+inf', 'LIMIT', 0, limit - #found)) do
-      found[#found + 1] = key
-    end
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', integer(at_ms), 'LIMIT', 0, limit)
+if #found < limit then
+  -- A due time beyond any visibility was set before the clock stepped back.
+  local beyond = '(' .. integer(at_ms + visibility_ms)
+  for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], beyond, '+inf', 'LIMIT', 0, limit - #found)) do
+    found[#found + 1] = key
   end
 end
 for _, key in ipairs(found) do
@@ -26,7 +20,7 @@ for _, key in ipairs(found) do
 end
 if mode == 'last' and #found == 0 then
   redis.call('DEL', KEYS[2])
-elseif mode ~= 'all' and redis.call('PEXPIRE', KEYS[2], ARGV[3]) == 0 then
+elseif redis.call('PEXPIRE', KEYS[2], ARGV[3]) == 0 then
   -- A full Redis may refuse this: then the next append rings once more than it need.
   redis.pcall('SET', KEYS[2], '1', 'PX', ARGV[3])
 end

@@ -11,7 +11,7 @@ for k, pending in ipairs(KEYS) do
     if #page == 0 then break end
     for _, element in ipairs(page) do
       if left == 0 and (ops <= 0 or bytes <= 0) then break end
-      left = tonumber(string.match(element, '^%d+ %S+ (%d+) '))
+      left = tonumber(string.match(element, '^%d+ %S+ (%d+) ') or 0)
       taken[#taken + 1] = element
       ops, bytes = ops - 1, bytes - #element
     end

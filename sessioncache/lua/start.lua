@@ -1,7 +1,7 @@
 -- start: a new session under a key that has the expected current one.
 -- KEYS  meta history pending dirty wake
 -- ARGV  ttl_ms wake_ms max_pending keep_ops session_key expected_session_id ('' for none) new_session_id op_id owner payload
--- Reply {'miss'} | {'moved', current session id, owner} | {'full', pending} | {'ok', session id, version, ring}
+-- Reply {'miss'} | {'moved', current session id} | {'full', pending} | {'ok', session id, version, ring}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 local ttl_ms, wake_ms, session_key, op_id = ARGV[1], ARGV[2], ARGV[5], ARGV[8]
@@ -10,7 +10,7 @@ local ring = 0
 if known(row[OPS], op_id) then
   version = version - 1
 else
-  if row[SESSION] ~= ARGV[6] then return {'moved', row[SESSION], row[OWNER]} end
+  if row[SESSION] ~= ARGV[6] then return {'moved', row[SESSION]} end
   local pending = redis.call('LLEN', KEYS[3])
   if pending >= tonumber(ARGV[3]) then return {'full', pending} end
   local at_ms = now_ms()

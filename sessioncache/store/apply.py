@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from sessioncache import op as ops
+from sessioncache.errors import StoreRefused
 from sessioncache.message import decode, instant, plain_text, to_json
 from sessioncache.schema import Instant, applied_ops, messages, routes, sessions
 from sessioncache.store.plan import AppliedOp, Log, NewMessage, Outcome, Plan, Route, Standing, known_id, plan
@@ -97,10 +98,17 @@ def _start(connection: Connection, made: Plan) -> None:
 
 
 def _session(session_key: str, op: ops.Op) -> dict[str, Any]:
-    begun = msgpack.unpackb(op.payload)
+    begun = _unpacked(op.payload)
     at = instant(op.at_ms)
     times = {"created_at": at, "updated_at": at, "last_accessed": at}
     return {"session_id": op.session_id, "session_key": session_key, "owner": begun.get("owner"), **times}
+
+
+def _unpacked(packed: bytes) -> dict[str, Any]:
+    try:
+        return decode(packed)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise StoreRefused("The payload of an op cannot be read; look at it with redis-cli.", reason="payload") from error
 
 
 def _insert_messages(connection: Connection, new: Sequence[NewMessage]) -> None:
@@ -109,7 +117,7 @@ def _insert_messages(connection: Connection, new: Sequence[NewMessage]) -> None:
 
 
 def _message(new: NewMessage) -> dict[str, Any]:
-    data = decode(new.packed)
+    data = _unpacked(new.packed)
     role = data.get("role")
     return {
         "session_id": new.session_id,

@@ -2,7 +2,8 @@
 
 Guarantees: SQLite runs in WAL mode, commits are on disk before they are reported (``synchronous=FULL``), and a
 transaction that writes takes its lock at once (``BEGIN IMMEDIATE``): a deferred one that reads and then writes fails
-without waiting. PostgreSQL connections have a time limit for connecting, for locks and for statements. Pooled
+without waiting. PostgreSQL connections have a time limit for connecting, for locks, for statements, and for a network that
+swallows packets. Pooled
 connections never cross a fork. Parameters, which hold messages, are never shown in errors.
 """
 
@@ -64,6 +65,10 @@ def _options(url: URL, settings: Settings) -> dict[str, Any]:
         return {"connect_args": {"timeout": settings.database_timeout}, "hide_parameters": True}
     limit, asked = round(settings.database_timeout * 1000), url.query.get("options", "")
     connect = {
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": limit,
         "connect_timeout": max(2, round(settings.database_timeout)),
         "options": f"-c statement_timeout={limit} -c lock_timeout={limit} -c timezone=UTC {asked}",
     }
