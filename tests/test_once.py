@@ -325,6 +325,23 @@ REFUSE = {
 }
 
 
+@pytest.mark.parametrize("ids", [None, ["one", "two"]])
+def test_a_log_with_a_delete_delivered_again(stack, ids):
+    """What was applied before the delete is known though its message is gone: a repeat, no dead letter."""
+    with stack.cache() as cache, stack.raw() as raw:
+        session = cache.open(KEY)
+        session.append([{"content": "a"}, {"content": "b"}], id=ids)
+        cache.delete(KEY)
+        keys = cache._state.keyspace.of(KEY)
+        log = raw.lrange(keys.pending, 0, -1)
+        assert cache.flush() == 4
+        raw.rpush(keys.pending, *log)
+        raw.zadd(keys.dirty, {KEY: 0})
+        assert cache.flush() == 4
+        assert cache.stats().dead == 0
+        assert contents(stack) == []
+
+
 def test_an_op_for_a_deleted_session_is_a_dead_letter(stack):
     """It waited in a log that came back from a snapshot; it is kept, apart, and never revives the session (I6)."""
     with stack.cache() as cache, stack.raw() as raw:
