@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from secrets import token_hex
 from zlib import crc32
 
@@ -32,6 +33,8 @@ JOB_TTL = 60
 # What a job may take beyond its slice before RQ ends it: one transaction and its retries.
 JOB_GRACE = 60
 FAILURE_TTL = 3600
+# A queue that is away is said once in this time, not for every nudge.
+WARN_SECONDS = 60.0
 
 
 def queue_connection(settings: Settings) -> redis.Redis:
@@ -81,6 +84,7 @@ class Nudger:
         self._connection = queue_connection(settings)
         self._lock = threading.Lock()
         self._pid = 0
+        self._warn_next = 0.0
         self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -118,6 +122,8 @@ class Nudger:
         try:
             self._counters.add("nudges", int(enqueue(self._connection, self._settings, lane)))
         except (RedisError, OSError) as error:
-            log.warning("a nudge could not be sent, the schedule will find the work: %s", type(error).__name__)
+            if time.monotonic() >= self._warn_next:
+                log.warning("nudges cannot be sent, the schedule will find the work: %s", type(error).__name__)
+                self._warn_next = time.monotonic() + WARN_SECONDS
         except Exception:
             log.exception("a nudge could not be sent, the schedule will find the work")
