@@ -87,14 +87,22 @@ def parse(element: bytes) -> Op:
     return Op(int(version), op_id.decode(), int(left), int(at_ms), kind.decode(), session_id.decode(), payload)
 
 
+def parsed(element: bytes) -> Op | None:
+    """The op in an element of a pending log, if it holds one that this version knows."""
+    try:
+        return parse(element)
+    except ValueError:
+        return None
+
+
 def readable(elements: Sequence[bytes]) -> list[Op]:
     """The ops at the head of a log, in whole groups, up to the first element that holds none."""
     found: list[Op] = []
     for element in elements:
-        try:
-            found.append(parse(element))
-        except ValueError:
+        op = parsed(element)
+        if op is None:
             break
+        found.append(op)
     while found and found[-1].left:
         found.pop()
     return found

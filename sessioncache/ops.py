@@ -54,20 +54,20 @@ def stats(state: State) -> Flow[Stats]:
         backlog = yield from hot.stats(state, state.keyspace.of_partition(partition), SAMPLE)
         dirty, dead = dirty + backlog.dirty, dead + backlog.dead
         if backlog.session_keys:
-            length, since_ms = yield from _logs(state, backlog.session_keys)
+            length, heads = yield from _logs(state, backlog.session_keys)
             pending += length
-            oldest = max(oldest, (backlog.now_ms - since_ms) / 1000 if length else 0.0)
+            oldest = max([oldest, *((backlog.now_ms - head.at_ms) / 1000 for head in heads)])
     sessions, messages = yield Transact(load.counts, writes=False)
     return Stats(dirty, pending, oldest, dead, sessions, messages, state.counters.snapshot())
 
 
-def _logs(state: State, session_keys: list[str]) -> Flow[tuple[int, int]]:
-    """Ops in the pending logs of these keys, and when the oldest was accepted, in milliseconds."""
+def _logs(state: State, session_keys: list[str]) -> Flow[tuple[int, list[op.Op]]]:
+    """The number of ops in the pending logs of these keys, and the first op of each."""
     names = [state.keyspace.of(key).pending for key in session_keys]
     commands = [command for name in names for command in (("LLEN", name), ("LINDEX", name, 0))]
     replies = yield from ask(state, tuple(commands))
-    heads = [one for head in replies[1::2] if head is not None for one in op.readable([head])]
-    return sum(replies[::2]), min((one.at_ms for one in heads), default=0)
+    heads = (op.parsed(head) for head in replies[1::2] if head is not None)
+    return sum(replies[::2]), [head for head in heads if head is not None]
 
 
 def overdue_lanes(state: State) -> Flow[dict[int, float]]:

@@ -115,7 +115,8 @@ def _drain_to_end(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:
 
 def _version(element: bytes) -> int:
     """The version of an op; beyond all others for what is no op."""
-    return next((one.version for one in op.readable([element])), sys.maxsize)
+    found = op.parsed(element)
+    return sys.maxsize if found is None else found.version
 
 
 def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) -> Flow[Drained]:
