@@ -8,7 +8,6 @@ because they know what is idempotent.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from functools import partial
 from typing import Any, TypeVar
@@ -30,7 +29,6 @@ from sessioncache.state import State
 from sessioncache.store import engine as engines
 from sessioncache.store.check import check
 
-log = logging.getLogger("sessioncache.connect")
 T = TypeVar("T")
 H = TypeVar("H", redis.Redis, redis.asyncio.Redis)
 

@@ -37,12 +37,9 @@ LONGEST_WAIT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A session as of one version; ``session_id`` is ``""`` for a key without one."""
+    """The messages of a session as of one version; ``session_id`` is ``""`` for a key without one."""
 
     session_id: str
-    version: int
-    total: int
-    owner: str
     messages: Messages
 
 
@@ -63,7 +60,7 @@ def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View
             copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy)
         if copy is not None:
             state.near.put(keys.session_key, copy)
-            return View(found.session_id, copy.version, copy.total, found.owner, copy.newest(limit))
+            return View(found.session_id, copy.newest(limit))
         if time.monotonic() > deadline:
             raise HydrationTimeout(f"Session key {keys.session_key!r} kept changing below its hot window; try again.")
         have = None
