@@ -126,8 +126,7 @@ def test_the_demo_runs(run):
     assert (shown["lost"], shown["duplicated"], shown["out of order"]) == ("0", "0", "0")
     assert int(shown["messages"]) >= 200
     assert int(shown["hydrations"]) >= int(shown["sessions"])
-    assert "with SIGKILL" in done.stdout
-    assert "killed worker process 0" not in done.stdout
+    assert done.stdout.count("with SIGKILL") == 1
     assert "evicted the hot copies" in done.stdout
     assert " ms" in shown["append, median / p99"]
 

@@ -31,6 +31,7 @@ from sessioncache.config import Settings
 from sessioncache.nudge import queue_connection
 
 DRAIN_SECONDS = 120.0
+WORKER_SECONDS = 60.0
 TICK_SECONDS = 0.05
 
 
@@ -84,7 +85,6 @@ class Results:
     reads: list[float] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
     unseen: int = 0
-    killed: int = 0
     undrained: int = 0
     counters: Counter[str] = field(default_factory=Counter)
 
@@ -125,16 +125,19 @@ def app_servers(count: int, settings: Settings) -> Iterator[list[Server]]:
             server.process.join()
 
 
-def kill_a_worker(settings: Settings) -> int:
-    """SIGKILL one of the RQ workers of this Redis; its process id, or 0 where there is none."""
+def kill_a_worker(settings: Settings) -> str:
+    """SIGKILL one of the RQ workers of this Redis, waiting for one that is still starting; what came of it, in words."""
     connection = queue_connection(settings)
+    deadline = time.monotonic() + WORKER_SECONDS
     try:
-        pids = [worker.pid for worker in Worker.all(connection=connection) if worker.pid]
+        while not (pids := [worker.pid for worker in Worker.all(connection=connection) if worker.pid]):
+            if time.monotonic() > deadline:
+                return f"no worker came up in {WORKER_SECONDS:.0f} s, so none was killed"
+            time.sleep(TICK_SECONDS)
     finally:
         connection.close()
-    for pid in pids[:1]:
-        os.kill(pid, signal.SIGKILL)
-    return pids[0] if pids else 0
+    os.kill(pids[0], signal.SIGKILL)
+    return f"killed worker process {pids[0]} with SIGKILL"
 
 
 def replay(
@@ -149,10 +152,9 @@ def replay(
         for turn, done in _rounds(servers, conversations):
             _collect(results, turn)
             progress.update(task, completed=done, note=_note(cache, results))
-            if kill and not results.killed and done >= total / 2:
-                results.killed = kill_a_worker(cache.settings)
-                console.print(f"killed worker process {results.killed} with SIGKILL")
             if done >= total / 2 > done - len(turn.appends):
+                if kill:
+                    console.print(kill_a_worker(cache.settings))
                 evicted = sum(cache.evict(key) for key in conversations)
                 console.print(f"evicted the hot copies of {evicted} sessions")
         _drain(cache, results, progress)
