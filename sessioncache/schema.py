@@ -2,7 +2,11 @@
 
 An append is remembered by its message: ``(session_id, message_id)`` is unique. ``applied_ops`` remembers every other op,
 and the message ids of messages that were removed, so that an op is known to have been applied exactly if it stands in one
-of the two. Order is by ``seq``, never by time. Times are aware UTC, to the millisecond.
+of the two. Order is by ``seq``, never by time. Times are aware UTC, to the millisecond. Costs are whole billionths, so that
+sums are exact in any order.
+
+``sessions.state`` is computed by the database from the other columns: ``deleted``, ``ended``, ``archived`` or ``live``.
+``told`` says that the application was told that the session is about to be reset; activity clears it.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
-    Float,
+    FetchedValue,
     ForeignKey,
     Index,
     Integer,
@@ -30,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-HEAD = "0001"
+HEAD = "0002"
 VERSION_TABLE = "sessioncache_version"
 
 metadata = MetaData()
@@ -90,7 +94,14 @@ sessions = Table(
     _counter("cache_read_tokens"),
     _counter("cache_write_tokens"),
     _counter("last_prompt_tokens"),
-    Column("estimated_cost", Float, nullable=False, server_default=text("0")),
+    _counter("cost_nano"),
+    Column("cost_status", String(255)),
+    Column("cost_source", String(255)),
+    Column("model", String(255)),
+    Column("provider", String(255)),
+    Column("base_url", String(255)),
+    Column("display_name", String(255)),
+    _flag("told"),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
     Column("last_accessed", Instant, nullable=False),
@@ -98,8 +109,10 @@ sessions = Table(
     Column("ended_at", Instant),
     Column("end_reason", String(64)),
     Column("parent_id", String(255)),
+    Column("state", String(16), server_default=FetchedValue()),
     Index("sessions_by_key", "session_key", "last_seq"),
-    Index("sessions_by_owner", "owner", "updated_at"),
+    Index("sessions_by_owner", "owner", "state", "updated_at", "session_id"),
+    Index("sessions_by_activity", "state", "updated_at", "session_id"),
 )
 
 messages = Table(

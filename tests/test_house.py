@@ -40,6 +40,7 @@ LAYERS = [
     ["sessioncache.migrations"],
     ["sessioncache.flow", "sessioncache.state"],
     ["sessioncache.borders", "sessioncache.near", "sessioncache.snapshot", "sessioncache.metrics", "sessioncache.schema"],
+    ["sessioncache.info"],
     ["sessioncache.config", "sessioncache.message", "sessioncache.op", "sessioncache.scripts"],
     ["sessioncache.keys"],
     ["sessioncache.errors"],
