@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sessioncache
+from sessioncache.config import Settings, as_environment, settings_from
 from sessioncache.conversation.policy import ResetPolicies, ResetPolicy, boundaries, cutoff, rows
 from sessioncache.errors import ConfigurationError
 
@@ -415,9 +416,11 @@ def test_a_wrong_value_is_refused(name, value):
     ids=lambda value: ascii(value)[:30],
 )
 def test_what_is_no_policy_is_refused(given_as, words):
-    """Unknown names and wrong types, by a sentence that says where."""
+    """Unknown names and wrong types, by a sentence that says where; as a setting too."""
     with pytest.raises(ConfigurationError, match=f"^{words}"):
         ResetPolicies.parse(given_as)
+    with pytest.raises(ConfigurationError, match=f"^{words}"):
+        settings_from({"reset": given_as}, {})
 
 
 @pytest.mark.parametrize("wrong", [{"default": {}}, {"by_type": {"group": {}}}, {"by_platform": {"": IDLE}}])
@@ -425,3 +428,18 @@ def test_policies_hold_policies(wrong):
     """Built by hand, they are checked too."""
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         ResetPolicies(**wrong)
+
+
+def test_the_setting():
+    """Text, a mapping or policies as an argument, text in the environment; a child process gets the same."""
+    text = PARSED.to_json()
+    assert Settings().reset == ""
+    for value in (EXAMPLE, PARSED, text):
+        assert settings_from({"reset": value}, {}).reset == text
+    assert settings_from({}, {"SESSIONCACHE_RESET": text}).reset == text
+    assert settings_from({}, as_environment(settings_from({"reset": EXAMPLE}, {}))).reset == text
+    for wrong in (EXAMPLE, "weekly", '{"mode": "weekly"}'):
+        with pytest.raises(ConfigurationError):
+            Settings(reset=wrong)
+    with pytest.raises(ConfigurationError, match="hold"):
+        Settings(hold=0)
