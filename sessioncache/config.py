@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from sessioncache.conversation.policy import ResetPolicies
 from sessioncache.errors import ConfigurationError
 from sessioncache.keys import MAX_PARTITIONS
 
@@ -74,6 +75,11 @@ class Settings:
             ever be restored.
         near_sessions: sessions whose messages a process keeps beside the hot tier; 0 keeps none.
         near_bytes: the same bound in bytes of encoded messages.
+        reset: when a conversation is over and a new session begins under its key, as JSON text like
+            ``{"default": {"mode": "daily", "at_hour": 4, "zone": "UTC"}, "by_type": {"group": {"mode": "idle"}}}``;
+            as an argument a mapping too. Empty: never.
+        hold: longest a hold or a turn lasts unless renewed; also how long reset policies wait after a Redis restart, in
+            which holds may have been lost.
         max_connections: Redis connections of one process.
         pool_size: database connections of one process.
     """
@@ -113,6 +119,8 @@ class Settings:
     op_retention: float = 7 * 86_400.0
     near_sessions: int = 1_000
     near_bytes: int = 128 * 2**20
+    reset: str = ""
+    hold: float = 60.0
     max_connections: int = 100
     pool_size: int = 5
 
@@ -137,6 +145,7 @@ class Settings:
         _check_redis_url("redis_url", self.redis_url)
         _check_redis_url("queue_url", self.queue_url or self.redis_url)
         database_url(self.database_url)
+        _check_reset(self.reset)
 
     @staticmethod
     def _check_number(name: str, value: object) -> None:
@@ -164,6 +173,8 @@ def settings_from(arguments: Mapping[str, Any], environment: Mapping[str, str] |
 
 
 def _convert(name: str, kind: type, value: object) -> Any:
+    if name == "reset":
+        return value if isinstance(value, str) else ResetPolicies.parse(value).to_json()
     if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
         raise ConfigurationError(f"{name} must be {kind.__name__}, not {type(value).__name__}.")
     if kind is str:
@@ -179,6 +190,12 @@ def _convert(name: str, kind: type, value: object) -> Any:
 def as_environment(settings: Settings) -> dict[str, str]:
     """All settings as ``SESSIONCACHE_*`` variables: how a child process gets them."""
     return {ENVIRONMENT + field.name.upper(): str(getattr(settings, field.name)) for field in fields(Settings)}
+
+
+def _check_reset(value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"reset must be JSON text, not {type(value).__name__}; `ResetPolicies.to_json` gives it.")
+    ResetPolicies.parse(value)
 
 
 def _check_redis_url(name: str, url: str) -> None:

@@ -1,6 +1,6 @@
 """The Lua scripts: `.lua` files of this package, one verb each, read once.
 
-Guarantee: a script is the text of `common.lua` followed by the text of its own file and nothing else; it is never
+Guarantee: a script is the text of `common.lua`, of the parts it names, and of its own file, and nothing else; it is never
 built from strings. `Script.sha` is what Redis calls it by, so a warm server is sent forty characters, not the text.
 """
 
@@ -20,9 +20,13 @@ class Script:
     sha: str
 
 
-def _load(verb: str) -> Script:
+# Files that are no scripts, but parts that several begin with; `common` is part of each.
+PARTS = ("common", "policy")
+
+
+def _load(verb: str, *parts: str) -> Script:
     folder = files("sessioncache") / "lua"
-    text = (folder / "common.lua").read_text() + (folder / f"{verb}.lua").read_text()
+    text = "".join((folder / f"{name}.lua").read_text() for name in ("common", *parts, verb))
     return Script(verb, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

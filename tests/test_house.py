@@ -42,7 +42,8 @@ LAYERS = [
     ["sessioncache.borders", "sessioncache.near", "sessioncache.snapshot", "sessioncache.metrics", "sessioncache.schema"],
     ["sessioncache.info"],
     ["sessioncache.config", "sessioncache.message", "sessioncache.op", "sessioncache.scripts"],
-    ["sessioncache.keys"],
+    ["sessioncache.keys", "sessioncache.conversation.policy"],
+    ["sessioncache.conversation"],
     ["sessioncache.errors"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -150,7 +151,7 @@ def test_no_function_is_written_twice():
 
 def test_every_script_is_a_file_and_every_file_a_script():
     """Scripts are source code, never built from strings."""
-    files = {path.stem for path in (ROOT / "sessioncache/lua").glob("*.lua")} - {"common"}
+    files = {path.stem for path in (ROOT / "sessioncache/lua").glob("*.lua")} - set(scripts.PARTS)
     assert files == {value.verb for value in vars(scripts).values() if isinstance(value, scripts.Script)}
     for path in (ROOT / "sessioncache").glob("**/*.py"):
         assert "redis.call" not in path.read_text(), path
@@ -160,7 +161,7 @@ def test_every_script_is_a_file_and_every_file_a_script():
 def test_scripts_open_with_their_contract(path):
     """KEYS, ARGV and the reply stand on top."""
     head = path.read_text().split("\nlocal ")[0]
-    assert path.stem == "common" or all(word in head for word in ("-- KEYS", "-- Reply", f"-- {path.stem}:"))
+    assert path.stem in scripts.PARTS or all(word in head for word in ("-- KEYS", "-- Reply", f"-- {path.stem}:"))
 
 
 def test_modules_stay_small():

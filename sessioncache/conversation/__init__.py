@@ -1,0 +1,1 @@
+"""Pure functions of a conversation: no I/O, no clock of their own."""
