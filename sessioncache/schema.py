@@ -84,10 +84,12 @@ def _flag(name: str) -> Column[bool]:
     return Column(name, Boolean, nullable=False, server_default=false())
 
 
-# What the partial indexes hold. A statement uses one only if it says the same, in the same words, without parameters.
-EMPTY = "state = 'live' AND message_count = 0"
-UNTOLD = "state = 'live' AND told IS FALSE"
-ENDED = "state = 'ended'"
+# What the partial indexes hold. A statement uses one only if it says the same, in the same words, without parameters; that
+# ``state`` is not named keeps SQLite from preferring ``sessions_by_activity``.
+_LIVE = "deleted IS FALSE AND ended_at IS NULL AND archived IS FALSE"
+EMPTY = f"message_count = 0 AND {_LIVE}"
+UNTOLD = f"told IS FALSE AND {_LIVE}"
+ENDED = "deleted IS FALSE AND ended_at IS NOT NULL"
 
 
 def _partial(name: str, time: str, holds: str) -> Index:

@@ -17,14 +17,15 @@ from sqlalchemy import (
     CompoundSelect,
     Connection,
     Select,
+    UnaryExpression,
     desc,
-    exists,
     func,
     literal,
     select,
     tuple_,
     union_all,
 )
+from sqlalchemy.sql.operators import custom_op
 
 from sessioncache.info import Info
 from sessioncache.schema import Instant, sessions
@@ -82,18 +83,15 @@ def one(connection: Connection, session_id: str) -> Info | None:
 
 def count(connection: Connection, filters: Filters) -> int:
     """The number of sessions that a list would show in all."""
-    asked = [*_asked(connection, filters), sessions.c.state.in_(_states(filters))]
-    return connection.scalar(_by_key(select(func.count()).select_from(sessions), filters).where(*asked)) or 0
+    state = _beside_key(connection, filters, sessions.c.state)
+    asked = [*_asked(connection, filters), state.in_(_states(filters))]
+    return connection.scalar(select(func.count()).select_from(sessions).where(*asked)) or 0
 
 
 def has_any(connection: Connection, owner: str | None, besides: str | None = None) -> bool:
     """Whether there is a session, of this owner (None: of anyone), besides that one. Sessions that ended count."""
-    asked: list[ColumnElement[bool]] = [sessions.c.state.in_(STATES)]
-    if owner is not None:
-        asked.append(sessions.c.owner == owner)
-    if besides is not None:
-        asked.append(sessions.c.session_id != besides)
-    return bool(connection.scalar(select(exists().where(*asked))))
+    newest = listed(connection, Filters(owner=owner, states=STATES), 2)
+    return any(info.session_id != besides for info in newest)
 
 
 def _states(filters: Filters) -> list[str]:
@@ -103,24 +101,18 @@ def _states(filters: Filters) -> list[str]:
 def _of_state(connection: Connection, filters: Filters, state: str, after: tuple[datetime, str] | None) -> Select[Any]:
     """The sessions of one state, in the order of an index."""
     session = sessions.c
-    wanted = _by_key(select(*COLUMNS), filters).where(session.state == state, *_asked(connection, filters))
+    asked = [_beside_key(connection, filters, session.state) == state, *_asked(connection, filters)]
     if after is not None:
         place = tuple_(literal(after[0], Instant), literal(after[1]))
-        wanted = wanted.where(tuple_(session.updated_at, session.session_id) < place)
-    return wanted.order_by(session.updated_at.desc(), session.session_id.desc())
-
-
-def _by_key(wanted: Select[Any], filters: Filters) -> Select[Any]:
-    """The same. SQLite, which keeps no statistics, would read along the order rather than look up a few keys."""
-    if filters.session_key is None and filters.key_prefix is None:
-        return wanted
-    return wanted.with_hint(sessions, "INDEXED BY sessions_by_key", "sqlite")
+        asked.append(tuple_(session.updated_at, session.session_id) < place)
+    return select(*COLUMNS).where(*asked).order_by(session.updated_at.desc(), session.session_id.desc())
 
 
 def _asked(connection: Connection, filters: Filters) -> list[ColumnElement[bool]]:
     session = sessions.c
-    exact = {"owner": filters.owner, "platform": filters.platform, "session_key": filters.session_key}
-    asked: list[ColumnElement[bool]] = [session[name] == value for name, value in exact.items() if value is not None]
+    owner = _beside_key(connection, filters, session.owner)
+    exact = ((owner, filters.owner), (session.platform, filters.platform), (session.session_key, filters.session_key))
+    asked: list[ColumnElement[bool]] = [column == value for column, value in exact if value is not None]
     if filters.important is not None:
         asked.append(session.important if filters.important else ~session.important)
     if filters.active_since is not None:
@@ -128,6 +120,13 @@ def _asked(connection: Connection, filters: Filters) -> list[ColumnElement[bool]
     if filters.key_prefix:
         asked += _begins(session.session_key, filters.key_prefix, connection.dialect.name)
     return asked
+
+
+def _beside_key(connection: Connection, filters: Filters, column: Column[str]) -> ColumnElement[str]:
+    """The column. Without statistics, SQLite prefers other indexes to that of keys; a ``+`` keeps it from this column's."""
+    if connection.dialect.name == "postgresql" or (filters.session_key is None and not filters.key_prefix):
+        return column
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
 def _begins(column: Column[str], prefix: str, dialect: str) -> list[ColumnElement[bool]]:

@@ -1,4 +1,4 @@
-"""Previews: how the sessions of a list begin, in one statement for a page of them.
+"""Previews: how the sessions of a list begin, in two statements for a page of them.
 
 The work is bounded: a preview is made of a session's first messages, and of the beginning of a text; whole messages are
 read only where the application may want to shorten them, and only small ones.
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, case, func, select
 
 from sessioncache.schema import messages, sessions
-from sessioncache.store.statements import chunks
+from sessioncache.store.statements import chunks, matching
 
 PREVIEW_CHARACTERS = 120
 # How many of a session's first messages are looked at, and how much of a text.
@@ -41,7 +41,8 @@ def previews(connection: Connection, session_ids: Sequence[str], summarize: Summ
     """
     found: dict[str, str] = {}
     for some in chunks(session_ids):
-        for row in connection.execute(_first_texts(some)):
+        first = [(session_id, seq) for session_id, seq in connection.execute(_first_seqs(some)) if seq is not None]
+        for row in connection.execute(_texts(first)) if first else ():
             text = summarize(message) if summarize and (message := _injected(row)) else row.head
             if made := shortened(text):
                 found[row.session_id] = made
@@ -63,16 +64,18 @@ def _injected(row: Row[Any]) -> dict[str, Any] | None:
     return message if type(message) is dict and message.get("injected_event") == "subagent_result" else None
 
 
-def _first_texts(session_ids: Sequence[str]) -> Select[Any]:
-    """One row for each session: the beginning of a text, and the body of a message that may be summarized."""
-    seq = func.coalesce(_first_seq("user"), _first_seq("assistant")).label("seq")
-    first = select(sessions.c.session_id, seq).where(sessions.c.session_id.in_(session_ids)).subquery("first")
+def _first_seqs(session_ids: Sequence[str]) -> Select[Any]:
+    """The message to show, for each of these sessions."""
+    seq = func.coalesce(_first_seq("user"), _first_seq("assistant"))
+    return select(sessions.c.session_id, seq).where(sessions.c.session_id.in_(session_ids))
+
+
+def _texts(first: Sequence[tuple[str, int]]) -> Select[Any]:
+    """The beginning of each of these messages' texts, and the body of those that may be summarized."""
     message = messages.c
     small = func.substr(message.body, SUMMARIZED_CHARACTERS + 1, 1) == ""
     body = case((and_(small, message.body.contains(INJECTED, autoescape=True)), message.body)).label("body")
-    return select(message.session_id, func.substr(message.text, 1, READ_CHARACTERS).label("head"), body).join(
-        first, and_(message.session_id == first.c.session_id, message.seq == first.c.seq)
-    )
+    return matching(message.seq, first, func.substr(message.text, 1, READ_CHARACTERS).label("head"), body)
 
 
 def _first_seq(role: str) -> ScalarSelect[int]:

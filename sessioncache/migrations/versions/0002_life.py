@@ -17,10 +17,11 @@ STATE = (
 )
 NAMES = ("cost_status", "cost_source", "model", "provider", "base_url", "display_name")
 
+LIVE = "deleted IS FALSE AND ended_at IS NULL AND archived IS FALSE"
 PARTIAL = {
-    "sessions_empty": ("created_at", "state = 'live' AND message_count = 0"),
-    "sessions_untold": ("updated_at", "state = 'live' AND told IS FALSE"),
-    "sessions_ended": ("ended_at", "state = 'ended'"),
+    "sessions_empty": ("created_at", f"message_count = 0 AND {LIVE}"),
+    "sessions_untold": ("updated_at", f"told IS FALSE AND {LIVE}"),
+    "sessions_ended": ("ended_at", "deleted IS FALSE AND ended_at IS NOT NULL"),
 }
 # Searched: a table, its text, what is to be found in place of it, and which rows have any.
 SEARCHED = (("messages", "text", "words", "TRUE"), ("sessions", "title", "title_words", "title IS NOT NULL"))
