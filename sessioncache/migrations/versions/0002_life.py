@@ -34,7 +34,9 @@ PAGE = 1000
 def upgrade() -> None:
     """Add columns and indexes."""
     postgresql = op.get_bind().dialect.name == "postgresql"
-    if not postgresql:
+    if postgresql:
+        op.execute("SET LOCAL statement_timeout = 0")  # indexing what is there takes as long as it takes
+    else:
         _name_row_ids()
     op.add_column("sessions", sa.Column("cost_nano", sa.BigInteger, nullable=False, server_default=sa.text("0")))
     for name in NAMES:
