@@ -7,6 +7,19 @@ sums are exact in any order.
 
 ``sessions.state`` is computed by the database from the other columns: ``deleted``, ``ended``, ``archived`` or ``live``.
 ``told`` says that the application was told that the session is about to be reset; activity clears it.
+
+``messages.words`` and ``sessions.title_words`` hold what a search is to find in place of ``text`` and ``title``, where that
+differs; who writes one writes the other. What is only for searching stands in the migrations alone: in PostgreSQL the
+indexes ``messages_by_words`` and ``sessions_by_words``; in SQLite the tables ``messages_search`` and ``sessions_search``,
+kept by triggers, and the column ``id`` that they name rows by (a row id without a name may change at VACUUM).
+
+What the indexes of sessions are for; each costs every write of the rows that are in it:
+
+- ``sessions_by_key``: the sessions of a key, the newest ops of a key, and keys that begin alike.
+- ``sessions_by_owner``, ``sessions_by_activity``: lists and counts, newest activity first, of one owner or of all; the
+  latter also the sessions to archive and the routes to prune, oldest activity first.
+- ``sessions_empty``, ``sessions_untold``, ``sessions_ended``: what housekeeping looks for. They hold only what it still
+  has to look at: sessions without a message, those whose reset nobody was told of, those that are over.
 """
 
 from __future__ import annotations
@@ -71,6 +84,18 @@ def _flag(name: str) -> Column[bool]:
     return Column(name, Boolean, nullable=False, server_default=false())
 
 
+# What the partial indexes hold. A statement uses one only if it says the same, in the same words, without parameters; that
+# ``state`` is not named keeps SQLite from preferring ``sessions_by_activity``.
+_LIVE = "deleted IS FALSE AND ended_at IS NULL AND archived IS FALSE"
+EMPTY = f"message_count = 0 AND {_LIVE}"
+UNTOLD = f"told IS FALSE AND {_LIVE}"
+ENDED = "deleted IS FALSE AND ended_at IS NOT NULL"
+
+
+def _partial(name: str, time: str, holds: str) -> Index:
+    return Index(name, time, "session_id", postgresql_where=text(holds), sqlite_where=text(holds))
+
+
 sessions = Table(
     "sessions",
     metadata,
@@ -110,9 +135,13 @@ sessions = Table(
     Column("end_reason", String(64)),
     Column("parent_id", String(255)),
     Column("state", String(16), server_default=FetchedValue()),
-    Index("sessions_by_key", "session_key", "last_seq"),
+    Column("title_words", Text),
+    Index("sessions_by_key", "session_key", "last_seq", postgresql_ops={"session_key": "varchar_pattern_ops"}),
     Index("sessions_by_owner", "owner", "state", "updated_at", "session_id"),
     Index("sessions_by_activity", "state", "updated_at", "session_id"),
+    _partial("sessions_empty", "created_at", EMPTY),
+    _partial("sessions_untold", "updated_at", UNTOLD),
+    _partial("sessions_ended", "ended_at", ENDED),
 )
 
 messages = Table(
@@ -124,6 +153,7 @@ messages = Table(
     Column("role", String(255)),
     Column("body", Text, nullable=False),
     Column("text", Text, nullable=False),
+    Column("words", Text),
     Column("created_at", Instant, nullable=False),
     UniqueConstraint("session_id", "message_id", name="messages_by_id"),
 )

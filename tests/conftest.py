@@ -17,9 +17,12 @@ import redis
 from hypothesis import settings as hypothesis_settings
 from proxy import Proxy
 from servers import PostgresServer, RedisServer, postgres_of_machine, postgres_wheel, redis_6, redis_7, valkey_wheel
+from sqlalchemy import Engine, create_engine
 
 from sessioncache import SessionCache
 from sessioncache.config import Settings
+from sessioncache.migrate import upgrade
+from sessioncache.store.engine import prepared
 
 hypothesis_settings.register_profile("default", deadline=None, max_examples=200)
 hypothesis_settings.load_profile("default")
@@ -142,6 +145,28 @@ def one_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
 def empty_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
     """A PostgreSQL database without our schema."""
     yield from _store_url(request, "postgres18", empty=True)
+
+
+# The last one has the locale C, where PostgreSQL takes all that is not ASCII for letters; the one before does not.
+@pytest.fixture(params=["sqlite", "postgres18-utf8", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A store of each kind that was just set up, connected to as the library does it."""
+    if request.param == "sqlite":
+        yield from _set_up(f"sqlite:///{tmp_path}/store.db")
+    elif request.param == "postgres":
+        for url in _store_url(request, "postgres", empty=True):
+            yield from _set_up(url)
+    else:
+        with _postgres("postgres18").database(locale="C.UTF-8") as url:
+            yield from _set_up(url)
+
+
+def _set_up(url: str) -> Iterator[Engine]:
+    engine = prepared(create_engine(url))
+    with engine.begin() as connection:
+        upgrade(connection)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(params=list(HOT))

@@ -177,11 +177,12 @@ class PostgresServer:
         return f"postgresql+psycopg://postgres@/{database}?host={self.directory}"
 
     @contextmanager
-    def database(self, *, empty: bool = False) -> Iterator[str]:
-        """The URL of a database of one's own."""
+    def database(self, *, empty: bool = False, locale: str = "") -> Iterator[str]:
+        """The URL of a database of one's own. With a locale it is empty; without one it has the server's, C."""
         self.serial += 1
         name = f"test_{self.serial}"
-        self._execute(f"CREATE DATABASE {name}" + ("" if empty else f" TEMPLATE {self.TEMPLATE}"))
+        template = f" TEMPLATE template0 LOCALE '{locale}'" if locale else f" TEMPLATE {self.TEMPLATE}"
+        self._execute(f"CREATE DATABASE {name}" + ("" if empty else template))
         try:
             yield self.url(name)
         finally:

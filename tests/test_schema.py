@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -30,10 +31,28 @@ def engine(request, tmp_path):
     engine.dispose()
 
 
+# What is only for searching; `tests/test_find.py` shows that it is there.
+FOR_SEARCH = re.compile(r"((messages|sessions)_by_words|(messages|sessions)_search(_data|_idx|_docsize|_config)?)")
+
+
+def expected(dialect, name, kind, reflected, compare_to):
+    """Whether the tables of `metadata` are to agree on this."""
+    if not reflected or compare_to is not None:
+        return True
+    if kind in {"table", "index"}:
+        return not FOR_SEARCH.fullmatch(name)
+    # In SQLite the row id is a column, so that the primary keys of `metadata` are unique constraints there.
+    return dialect != "sqlite" or (kind, name) not in {("column", "id"), ("unique_constraint", None)}
+
+
 def test_migrations_make_what_the_code_expects(engine):
     """Alembic finds no difference, and HEAD is the newest migration."""
     with engine.connect() as connection:
-        options = {"version_table": VERSION_TABLE, "compare_type": engine.dialect.name == "postgresql"}
+        options = {
+            "version_table": VERSION_TABLE,
+            "compare_type": engine.dialect.name == "postgresql",
+            "include_object": lambda _object, *found: expected(engine.dialect.name, *found),
+        }
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
         assert connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar() == HEAD == revisions()[0]
 

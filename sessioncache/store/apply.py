@@ -29,6 +29,7 @@ from sessioncache.message import decode, instant, plain_text, to_json
 from sessioncache.schema import Instant, applied_ops, messages, routes, sessions
 from sessioncache.store.plan import AppliedOp, Log, NewMessage, Outcome, Plan, Route, Standing, known_id, plan
 from sessioncache.store.statements import chunks, insert_unless_there, matching
+from sessioncache.store.words import searchable
 
 ROLE_CHARACTERS = 255
 
@@ -118,14 +119,15 @@ def _insert_messages(connection: Connection, new: Sequence[NewMessage]) -> None:
 
 def _message(new: NewMessage) -> dict[str, Any]:
     data = _unpacked(new.packed)
-    role = data.get("role")
+    role, text = data.get("role"), _storable(plain_text(data))
     return {
         "session_id": new.session_id,
         "seq": new.seq,
         "message_id": new.message_id,
         "role": _storable(role)[:ROLE_CHARACTERS] if isinstance(role, str) else None,
         "body": to_json(data),
-        "text": _storable(plain_text(data)),
+        "text": text,
+        "words": searchable(text),
         "created_at": instant(new.at_ms),
     }
 

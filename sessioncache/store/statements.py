@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Insert, Select, String, Table, and_, column, select, values
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Insert,
+    Select,
+    String,
+    Table,
+    and_,
+    column,
+    select,
+    values,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 # Values in one statement: SQLite takes 32,766 at most.
@@ -24,11 +37,12 @@ def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (values[at : at + CHUNK] for at in range(0, len(values), CHUNK))
 
 
-def matching(name: Column[str], pairs: Sequence[tuple[str, str]], *more: Column[Any]) -> Select[Any]:
+def matching(name: Column[Any], pairs: Sequence[tuple[str, Any]], *more: ColumnElement[Any]) -> Select[Any]:
     """Those of the pairs (session id, name) that the table of ``name`` has, and ``more``: by index, one look-up for each.
 
     A join, because SQLite answers ``(a, b) IN (…)`` by reading the whole table.
     """
-    asked = values(column("a", String), column("b", String), name="asked").data(list(pairs)).cte("asked")
+    kind = String if isinstance(name.type, String) else BigInteger
+    asked = values(column("a", String), column("b", kind), name="asked").data(list(pairs)).cte("asked")
     session_id = name.table.c.session_id
     return select(session_id, name, *more).join_from(asked, name.table, and_(session_id == asked.c.a, name == asked.c.b))
