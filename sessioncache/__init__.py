@@ -10,13 +10,15 @@
 `AsyncSessionCache` has the same names, awaited. Every error is a `SessionCacheError`.
 """
 
-from sessioncache.client import Session, SessionCache
-from sessioncache.client_async import AsyncSession, AsyncSessionCache
+from sessioncache.client import SessionCache
+from sessioncache.client_async import AsyncSessionCache
 from sessioncache.config import Settings
+from sessioncache.conversation.policy import ResetPolicies, ResetPolicy
 from sessioncache.errors import (
     Backpressure,
     ConfigurationError,
     CorruptLog,
+    CorruptRecord,
     HotTierFull,
     HotTierRefused,
     HotTierUnavailable,
@@ -28,14 +30,25 @@ from sessioncache.errors import (
     SchemaMismatch,
     SessionCacheError,
     SessionDeleted,
+    SessionExists,
     SessionMoved,
     SessionNotFound,
     StoreRefused,
     StoreUnavailable,
+    TurnLost,
+    TurnTimeout,
     VersionConflict,
 )
+from sessioncache.finding import Listed, Page
+from sessioncache.flushing import Flushed
+from sessioncache.housekeeping import Kept
+from sessioncache.info import Info, Usage
+from sessioncache.lifecycle.deleting import Erased
 from sessioncache.message import Messages, Record
 from sessioncache.ops import Stats
+from sessioncache.session import Session
+from sessioncache.session_async import AsyncSession
+from sessioncache.store.search import Hit
 
 __version__ = "0.1.0"
 
@@ -45,27 +58,41 @@ __all__ = [
     "Backpressure",
     "ConfigurationError",
     "CorruptLog",
+    "CorruptRecord",
+    "Erased",
+    "Flushed",
+    "Hit",
     "HotTierFull",
     "HotTierRefused",
     "HotTierUnavailable",
     "HydrationTimeout",
+    "Info",
     "InvalidInput",
     "InvalidKey",
     "InvalidMessage",
+    "Kept",
     "LayoutMismatch",
+    "Listed",
     "Messages",
+    "Page",
     "Record",
+    "ResetPolicies",
+    "ResetPolicy",
     "SchemaMismatch",
     "Session",
     "SessionCache",
     "SessionCacheError",
     "SessionDeleted",
+    "SessionExists",
     "SessionMoved",
     "SessionNotFound",
     "Settings",
     "Stats",
     "StoreRefused",
     "StoreUnavailable",
+    "TurnLost",
+    "TurnTimeout",
+    "Usage",
     "VersionConflict",
     "__version__",
 ]

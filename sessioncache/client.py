@@ -7,20 +7,29 @@ servers).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import redis
 from sqlalchemy import Engine
 
-from sessioncache import lifecycle, ops, write_behind
+from sessioncache import finding, flushing, housekeeping, ops
 from sessioncache.config import Settings, settings_from
 from sessioncache.connect import BlockingConnections
 from sessioncache.embedded import Opener
-from sessioncache.lifecycle import Handle
-from sessioncache.message import Messages, Record
+from sessioncache.finding import Hits, Page
+from sessioncache.flow import Flow
+from sessioncache.flushing import Flushed
+from sessioncache.housekeeping import Kept
+from sessioncache.info import Info
+from sessioncache.lifecycle import deleting, moving, opening
+from sessioncache.lifecycle.deleting import Erased
+from sessioncache.lifecycle.opening import Begins, Opening
+from sessioncache.message import Messages
 from sessioncache.ops import Stats
+from sessioncache.session import Session
+from sessioncache.store.previews import Summarize
 
 
 class SessionCache:
@@ -78,14 +87,34 @@ class SessionCache:
         """The settings in force."""
         return self._state.settings
 
-    def open(self, session_key: str, *, owner: str | None = None) -> Session:
-        """The current session of a key, or a new one.
+    def open(self, session_key: str, **begins: Unpack[Begins]) -> Session:
+        """The current session of a key, or a new one, as the reset policy says.
+
+        Args:
+            session_key: the address of the conversation.
+            begins: owner, title, display_name, platform, chat_type, origin, metadata: what a new session begins with.
 
         Raises:
-            InvalidKey: the key or owner is refused.
+            InvalidInput: a value is refused.
             SessionNotFound: the current session is not this owner's.
         """
-        return Session(self, self._run(lifecycle.open_session(self._state, session_key, owner)))
+        return self._as(opening.open_session(self._state, session_key, opening.details(**begins), "open"))
+
+    def ensure(self, session_key: str, **begins: Unpack[Begins]) -> Session:
+        """The current session of a key as it is, whatever the policy says, or a new one: for background tasks."""
+        return self._as(opening.open_session(self._state, session_key, opening.details(**begins), "ensure"))
+
+    def create(self, session_key: str, *, session_id: str | None = None, **begins: Unpack[Begins]) -> Session:
+        """A new session, of an id of the caller's if one is given, under a key that has none.
+
+        Raises:
+            InvalidInput: a value is refused.
+            SessionExists: the key has a session, or the id was given before.
+        """
+        wanted = opening.details(**begins)
+        if session_id is None:
+            return self._as(opening.open_session(self._state, session_key, wanted, "create"))
+        return self._as(moving.create(self._state, session_key, session_id, wanted))
 
     def get(self, session_key: str, *, owner: str | None = None) -> Session:
         """The current session of a key.
@@ -93,106 +122,150 @@ class SessionCache:
         Raises:
             SessionNotFound: there is none, or it is not this owner's.
         """
-        return Session(self, self._run(lifecycle.get_session(self._state, session_key, owner)))
+        return self._as(opening.get_session(self._state, session_key, owner))
+
+    def resume(self, session_id: str, *, owner: str | None = None) -> Session:
+        """An ended session, current under its key again; what is current there ends.
+
+        Raises:
+            SessionNotFound: it is unknown, deleted, or not this owner's.
+        """
+        return self._as(moving.resume(self._state, session_id, owner))
+
+    def fork(self, session_id: str, session_key: str, *, owner: str | None = None, through: int | None = None) -> Session:
+        """A new session under a new key with the messages of any other one up to a seq (None: all).
+
+        Raises:
+            SessionNotFound: the other one is unknown, deleted, or not this owner's.
+            SessionExists: the key has a session.
+        """
+        return self._as(moving.fork(self._state, session_id, session_key, owner, through))
+
+    def read(
+        self, session_id: str, *, owner: str | None = None, limit: int | None = None, before: int | None = None
+    ) -> Messages:
+        """The messages of any session, current or not, from SQL; nothing is cached.
+
+        Raises:
+            SessionNotFound: it is unknown, deleted, or not this owner's.
+        """
+        return self._run(moving.read(self._state, session_id, owner, limit, before))
+
+    def past(self, session_key: str, *, owner: str | None = None, limit: int = 100) -> list[Info]:
+        """The sessions of a key, current and ended ones, newest activity first."""
+        return self._run(finding.past(self._state, session_key, owner, limit))
+
+    def list(  # noqa: PLR0913 - all by name
+        self,
+        *,
+        owner: str | None = None,
+        platform: str | None = None,
+        active_within: timedelta | None = None,
+        archived: bool | None = False,
+        important: bool | None = None,
+        ended: bool | None = False,
+        key_prefix: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        summarize: Summarize | None = None,
+        fresh: bool = False,
+    ) -> Page:
+        """A page of sessions, newest activity first, from SQL.
+
+        Args:
+            owner: only this owner's sessions.
+            platform: only those of this platform.
+            active_within: only with messages or usage within this time.
+            archived: True, False, or None for both; as ``important`` and ``ended``.
+            important: see ``archived``.
+            ended: see ``archived``.
+            key_prefix: how the session key begins.
+            limit: sessions on the page, 1 to 1,000.
+            cursor: that of the page before.
+            summarize: makes the preview of a message that reports a subagent's result.
+            fresh: drain first what is pending.
+        """
+        wanted = finding.filters(
+            owner=owner, platform=platform, active_within=active_within, archived=archived, important=important,
+            ended=ended, key_prefix=key_prefix,
+        )  # fmt: skip
+        return self._run(finding.listed(self._state, wanted, limit, cursor, summarize, fresh=fresh))
+
+    def count(self, *, owner: str | None = None, platform: str | None = None, fresh: bool = False) -> int:
+        """How many sessions there are, but for archived and ended ones."""
+        wanted = finding.filters(
+            owner=owner, platform=platform, active_within=None, archived=False, important=None, ended=False,
+            key_prefix=None,
+        )  # fmt: skip
+        return self._run(finding.count(self._state, wanted, fresh=fresh))
+
+    def has_any(self, *, owner: str | None = None, besides: str | None = None, fresh: bool = False) -> bool:
+        """Whether there is any session, ended ones counting, besides the one of this id."""
+        return self._run(finding.has_any(self._state, owner, besides, fresh=fresh))
+
+    def search(self, query: str, *, owner: str | None = None, limit: int = 20, fresh: bool = False) -> Hits:
+        """Messages and titles that hold all words of a query, the best first; from SQL."""
+        return self._run(finding.search(self._state, query, owner, limit, fresh=fresh))
 
     def delete(self, session_key: str, *, owner: str | None = None) -> bool:
         """Delete the current session of a key, in every tier; False if there is none (of this owner)."""
-        return self._run(lifecycle.delete_key(self._state, session_key, owner))
+        return self._run(deleting.delete_key(self._state, session_key, owner))
+
+    def delete_session(self, session_id: str, *, owner: str | None = None) -> bool:
+        """Delete any session, in every tier; False if there is none (of this owner)."""
+        return self._run(deleting.delete_by_id(self._state, session_id, owner))
+
+    def delete_owner(self, owner: str) -> Erased:
+        """Erase everything of an owner: sessions, what is pending, dead letters; what it was."""
+        return self._run(deleting.delete_owner(self._state, owner))
+
+    def keep_house(self, *, dry_run: bool = False) -> Kept:
+        """Clean up, archive, prune and retire old sessions, as the settings say; what was done, or would be."""
+        return self._run(housekeeping.keep_house(self._state, dry_run=dry_run))
 
     def evict(self, session_key: str) -> bool:
         """Drop the hot copy of a key; True if there was one. The next read brings it back."""
         return self._run(ops.evict(self._state, session_key))
 
-    def flush(self, session_key: str | None = None) -> int:
-        """Drain one key, or all, into the store; the number of ops drained.
+    def flush(self, session_key: str | None = None, *, timeout: float | None = None) -> Flushed:
+        """Drain one key, or all, into the store; the number of ops drained, and of those that are left.
+
+        Args:
+            session_key: which; None for all.
+            timeout: begin no further batch after this many seconds.
 
         Raises:
             StoreUnavailable: the store is down; what is pending waits.
             StoreRefused: the store refuses an op; all other keys were drained.
         """
-        if session_key is None:
-            return self._run(write_behind.flush(self._state))
-        return self._run(write_behind.drain_key(self._state, session_key))
+        return self._run(flushing.flush(self._state, session_key, timeout))
 
     def stats(self) -> Stats:
         """How the two tiers stand, and what this process did."""
         return self._run(ops.stats(self._state))
 
-    def close(self) -> None:
-        """Close what this opened. What is pending stays in Redis, for the workers."""
-        self._connections.close()
-        if self._opener is not None:
-            self._opener.close()
+    def close(self, *, flush: bool = False, timeout: float | None = None) -> Flushed | None:
+        """Close what this opened. What is pending stays in Redis, for the workers; with ``flush`` it is drained first.
+
+        Args:
+            flush: drain everything.
+            timeout: begin no further batch after this many seconds.
+
+        Returns:
+            What was drained and what is left, with ``flush``.
+        """
+        try:
+            return self.flush(timeout=timeout) if flush else None
+        finally:
+            self._connections.close()
+            if self._opener is not None:
+                self._opener.close()
+
+    def _as(self, flow: Flow[Opening]) -> Session:
+        return Session(self._state, self._run, self._run(flow))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-class Session:
-    """A session: bound to one session id, whatever becomes current under its key later."""
-
-    def __init__(self, cache: SessionCache, handle: Handle) -> None:
-        self._state, self._run, self._handle = cache._state, cache._run, handle  # noqa: SLF001 - two halves of a door
-
-    @property
-    def key(self) -> str:
-        """The session key."""
-        return self._handle.keys.session_key
-
-    @property
-    def session_id(self) -> str:
-        """The session id."""
-        return self._handle.session_id
-
-    @property
-    def owner(self) -> str | None:
-        """The owner, if it has one."""
-        return self._handle.owner or None
-
-    def append(
-        self,
-        messages: dict[str, Any] | Sequence[dict[str, Any]],
-        *,
-        id: str | Sequence[str] | None = None,  # noqa: A002 - the word of the domain
-        expected_version: int | None = None,
-    ) -> list[Record]:
-        """Append one message or a list of them, all or none; their records, in order.
-
-        Args:
-            messages: JSON objects.
-            id: the caller's own message id, or one for each message; a repeat adds nothing and returns the first record.
-            expected_version: append only if this is the key's version.
-
-        Raises:
-            InvalidMessage: JSON cannot say a message, or it is too large; names the path.
-            SessionMoved, SessionDeleted: this session is not current any more.
-            VersionConflict: the version is another one.
-            Backpressure: too much waits for the store.
-        """
-        return self._run(lifecycle.append(self._state, self._handle, messages, id, expected_version))
-
-    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
-        """The newest ``limit`` messages (None: all), exactly as they were appended; the caller's own copies.
-
-        Raises:
-            SessionMoved, SessionDeleted: this session is not current any more.
-        """
-        return self.messages(limit).data()
-
-    def messages(self, limit: int | None = None) -> Messages:
-        """The newest ``limit`` messages (None: all), as an immutable sequence of records.
-
-        Raises:
-            SessionMoved, SessionDeleted: this session is not current any more.
-        """
-        return self._run(lifecycle.messages(self._state, self._handle, limit))
-
-    def delete(self) -> bool:
-        """Delete this session, in every tier; False if it was not current any more."""
-        return self._run(lifecycle.delete_session(self._state, self._handle))
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.session_id} of {self.key!r}>"

@@ -30,6 +30,10 @@ DRIVERS = {
 }
 
 
+_MAY_BE_ZERO = frozenset(
+    {"ttl_jitter", "linger", "near_sessions", "near_bytes", "touch", "expiring_ahead", "empty_after", "archive_after",
+     "prune_after", "retention"}
+)  # fmt: skip
 _SECRETS = re.compile(r"(?<=://).*(?=@)|(?<=password=)[^&]+")
 
 
@@ -80,6 +84,15 @@ class Settings:
             as an argument a mapping too. Empty: never.
         hold: longest a hold or a turn lasts unless renewed; also how long reset policies wait after a Redis restart, in
             which holds may have been lost.
+        on_delete: function of yours that is called with session id, session key and owner (or None) after a session was
+            deleted, as ``package.module:function``; empty for none.
+        on_expiring: the same, called once with a session's `Info` before the reset policy ends it, by a worker.
+        expiring_ahead: how long before a reset ``on_expiring`` is called.
+        empty_after: sessions without messages are deleted when they are older than this; 0: never.
+        archive_after: sessions that were not accessed for this long are archived, unless they are important; 0: never.
+        prune_after: sessions without activity for this long end; their messages stay; 0: never.
+        retention: ended sessions are deleted after this; 0: never.
+        housekeeping: how often workers look for such sessions.
         max_connections: Redis connections of one process.
         pool_size: database connections of one process.
     """
@@ -121,6 +134,14 @@ class Settings:
     near_bytes: int = 128 * 2**20
     reset: str = ""
     hold: float = 60.0
+    on_delete: str = ""
+    on_expiring: str = ""
+    expiring_ahead: float = 300.0
+    empty_after: float = 0.0
+    archive_after: float = 0.0
+    prune_after: float = 0.0
+    retention: float = 0.0
+    housekeeping: float = 3600.0
     max_connections: int = 100
     pool_size: int = 5
 
@@ -151,7 +172,7 @@ class Settings:
     def _check_number(name: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
-        may_be_zero = name in {"ttl_jitter", "linger", "near_sessions", "near_bytes", "touch"}
+        may_be_zero = name in _MAY_BE_ZERO
         if not isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
             raise ConfigurationError(f"{name} must be {'0 or more' if may_be_zero else 'more than 0'}, not {value}.")
 

@@ -72,6 +72,18 @@ class VersionConflict(SessionCacheError):
         self.current = current
 
 
+class SessionExists(SessionCacheError):
+    """There is a session under this key already, or one of this id; nothing was written."""
+
+
+class TurnLost(SessionCacheError):
+    """Another server has the turn by now; nothing was written."""
+
+
+class TurnTimeout(SessionCacheError):
+    """Another server had the turn all the time that was waited for it."""
+
+
 class Backpressure(SessionCacheError):
     """The key's pending log is full: the store has not kept up; nothing was written."""
 
@@ -98,6 +110,10 @@ class StoreUnavailable(SessionCacheError):
 
 class CorruptLog(SessionCacheError):
     """A pending log holds something that is no op this version knows; its key is stopped, no other."""
+
+
+class CorruptRecord(SessionCacheError):
+    """A message in the database cannot be read; its session's history waits for mending, no other's."""
 
 
 class StoreRefused(SessionCacheError):

@@ -73,8 +73,30 @@ class Pause:
     seconds: float
 
 
-Request = Evaluate | Command | Transact | Ring | Pause
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Call a function of the application; a coroutine is awaited, or run to its end where the caller blocks."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+Request = Evaluate | Command | Transact | Ring | Pause | Call
 Flow = Generator[Request, Any, T]
+
+
+class Run(Protocol):
+    """Runs a flow by blocking."""
+
+    def __call__(self, flow: Flow[T], /) -> T:
+        """Its result."""
+
+
+class RunAwaited(Protocol):
+    """Runs a flow by awaiting."""
+
+    def __call__(self, flow: Flow[T], /) -> Awaitable[T]:
+        """Its result, awaited."""
 
 
 class Bell(Protocol):
@@ -196,12 +218,18 @@ class Blocking:
     def _pause(self, request: Pause) -> None:
         time.sleep(request.seconds)
 
+    def _call(self, request: Call) -> None:
+        result = request.function(*request.arguments)
+        if asyncio.iscoroutine(result):
+            asyncio.run(result)
+
     _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
         Evaluate: _evaluate,
         Command: _command,
         Transact: _transact,
         Ring: _ring,
         Pause: _pause,
+        Call: _call,
     }
 
 
@@ -244,10 +272,16 @@ class Awaiting:
     async def _pause(self, request: Pause) -> None:
         await asyncio.sleep(request.seconds)
 
+    async def _call(self, request: Call) -> None:
+        result = request.function(*request.arguments)
+        if asyncio.iscoroutine(result):
+            await result
+
     _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
         Evaluate: _evaluate,
         Command: _command,
         Transact: _transact,
         Ring: _ring,
         Pause: _pause,
+        Call: _call,
     }

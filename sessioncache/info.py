@@ -139,6 +139,21 @@ def usage_of(numbers: Mapping[str, int], labels: Mapping[str, str]) -> Usage:
     return Usage(**counts, estimated_cost=numbers["cost_nano"] / NANO, **labels)  # type: ignore[arg-type]  # labels are texts
 
 
+def fields(columns: Mapping[str, Any]) -> dict[str, bytes | str]:
+    """What the store knows of a session, by column, as fields of ``meta``."""
+    found = {name: _field(value) for name, value in columns.items() if name != "metadata"}
+    names: Mapping[str, Any] = columns.get("metadata") or {}
+    return found | {METADATA + name: packed(value) for name, value in names.items()}
+
+
+def _field(value: Any) -> bytes | str:
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return "1"
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else packed(value)
+
+
 def unpacked(packed: bytes) -> Any:
     """The value that `packed` was given."""
     return msgpack.unpackb(packed)
@@ -184,9 +199,21 @@ def json_object(value: object, what: str) -> dict[str, Any]:
     return value
 
 
-def name_or_none(value: object, what: str) -> str:
-    """A name within its limits, ``""`` for None."""
-    return "" if value is None else check_name(value, what)
+def metadata(value: object) -> dict[str, Any]:
+    """The metadata itself, if it can be kept.
+
+    Raises:
+        InvalidInput: it is no JSON object, or too large, or a name of it is too long.
+    """
+    found = json_object(value, "metadata")
+    for name in found:
+        check_name(name, "name in the metadata")
+    return found
+
+
+def without_none(names: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of metadata when names that are None go."""
+    return {name: value for name, value in names.items() if value is not None}
 
 
 def count(value: object, what: str) -> int:

@@ -1,4 +1,4 @@
-"""The keyspace: every Redis key of sessioncache, in one table.
+r"""The keyspace: every Redis key of sessioncache, in one table.
 
 ===============================  ======  =========  ============================================================
 key                              type    TTL        holds
@@ -7,8 +7,10 @@ key                              type    TTL        holds
 ``sc:{P}:meta:K``                hash    the same   run, session id, version, revision, counts, recent op ids
 ``sc:{P}:pending:K``             list    none       the pending log: ops that are not in SQL yet, in version order
 ``sc:{P}:lease:K``               string  seconds    the right to hydrate K
+``sc:{P}:turn:K``                string  seconds    the right to answer in K's current session
 ``sc:{P}:dirty``                 zset    none       session keys with a pending log, scored by when a claim is due
 ``sc:{P}:dead``                  list    none       dead letters
+``sc:{P}:holds``                 zset    none       ``<session key>\n<name> <token>`` of each hold, scored by its end
 ``sc:{P}:wake``                  string  seconds    the doorbell: present while a nudge or a drainer is about
 ``sc:{000}:layout``              hash    none       layout version and number of partitions
 ``sc:schedule``                  string  seconds    who runs the schedule (one at a time)
@@ -36,7 +38,7 @@ MAX_PARTITIONS = 1000
 MAX_KEY_BYTES = 512
 MAX_NAME_CHARACTERS = 255
 
-_KINDS = ("meta", "history", "pending", "lease")
+_KINDS = ("meta", "history", "pending", "lease", "turn")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -78,9 +80,11 @@ class SessionKeys:
     history: str
     pending: str
     lease: str
+    turn: str
     dirty: str
     dead: str
     wake: str
+    holds: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class PartitionKeys:
     dirty: str
     dead: str
     wake: str
+    holds: str
 
 
 class Keyspace:
@@ -110,7 +115,7 @@ class Keyspace:
     def of_partition(self, partition: int) -> PartitionKeys:
         """The keys of one partition."""
         base = f"{self.prefix}:{{{partition:03d}}}"
-        return PartitionKeys(partition, f"{base}:dirty", f"{base}:dead", f"{base}:wake")
+        return PartitionKeys(partition, f"{base}:dirty", f"{base}:dead", f"{base}:wake", f"{base}:holds")
 
     def of(self, session_key: str) -> SessionKeys:
         """The keys of a session key.
@@ -124,5 +129,8 @@ class Keyspace:
         partition = self.partition_of(check_session_key(session_key))
         shared = self.of_partition(partition)
         base = f"{self.prefix}:{{{partition:03d}}}"
-        meta, history, pending, lease = (f"{base}:{kind}:{session_key}" for kind in _KINDS)
-        return SessionKeys(session_key, partition, meta, history, pending, lease, shared.dirty, shared.dead, shared.wake)
+        meta, history, pending, lease, turn = (f"{base}:{kind}:{session_key}" for kind in _KINDS)
+        return SessionKeys(
+            session_key, partition, meta, history, pending, lease, turn,
+            shared.dirty, shared.dead, shared.wake, shared.holds,
+        )  # fmt: skip

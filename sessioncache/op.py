@@ -4,8 +4,23 @@ An element is a plain header line, then a payload that no script decodes::
 
     <version> <op id> <left> <milliseconds> <kind> <session id>\n<payload>
 
-``left`` is the number of ops of the same group that follow; a group is never split. The payload of an append is
-``<message id>\n<msgpack>``; that of a start is msgpack of what the session begins with; other ops have none.
+``left`` is the number of ops of the same group that follow; a group is never split. Kinds, and their payloads:
+
+=========  ====================================================================  =========================================
+append     a message                                                             ``<message id>\n<msgpack>``
+event      a message that is no activity                                         the same
+replace    every message goes; those of its group come                           none
+truncate   the first messages stay                                               how many
+clear      every message goes, and the summary                                   ``0``
+remove     one message goes                                                      its id
+edit       one message gets another content                                      ``<message id>\n<msgpack>``
+update     what is known of the session changes                                  ``1`` (activity) or ``0``, then msgpack
+touch      the session was accessed                                              none
+start      the session begins, and ends the one that was current                 ``1`` (it replaces one) or ``0``, msgpack
+switch     the session becomes current, and ends the one that was                none
+leave      the session is not this key's any more                                why
+delete     the session is deleted, current or not                                none
+=========  ====================================================================  =========================================
 
 An op id is sixteen characters of base64url: 96 random bits, or, for a caller's own message id, 96 bits of a SHA-256 over
 session id and message id, so that the same message id in the same session always makes the same op id.
@@ -20,11 +35,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from os import urandom
 
-APPEND = "append"
-START = "start"
-DELETE = "delete"
-TOUCH = "touch"
-KINDS = frozenset({APPEND, START, DELETE, TOUCH})
+APPEND, EVENT = "append", "event"
+REPLACE, TRUNCATE, CLEAR, REMOVE, EDIT = "replace", "truncate", "clear", "remove", "edit"
+UPDATE, TOUCH = "update", "touch"
+START, SWITCH, LEAVE, DELETE = "start", "switch", "leave", "delete"
+MESSAGE_KINDS = frozenset({APPEND, EVENT})
+KINDS = frozenset({APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, REMOVE, EDIT, UPDATE, TOUCH, START, SWITCH, LEAVE, DELETE})
 
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
 
@@ -37,6 +53,11 @@ def new_op_id() -> str:
 def message_ids(op_id: str, count: int) -> list[str]:
     """The message ids of a group of messages that came without ids of their own."""
     return [op_id] if count == 1 else [f"{op_id}.{index}" for index in range(count)]
+
+
+def replacing_ids(op_id: str, count: int) -> list[str]:
+    """The message ids of a replace, whose own version is the first of its group."""
+    return [f"{op_id}.{index}" for index in range(1, count + 1)]
 
 
 def op_id_of(session_id: str, message_id: str) -> str:

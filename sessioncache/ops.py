@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from sessioncache import hot, op
+from sessioncache import op
 from sessioncache.flow import Flow, Transact
+from sessioncache.hot import draining, reading
 from sessioncache.repeat import ask
 from sessioncache.state import State
 from sessioncache.store import load
@@ -21,7 +22,7 @@ def evict(state: State, session_key: str) -> Flow[bool]:
     """Drop the hot copy and the near copy of a key; True if there was a hot one. Nothing is lost (I1)."""
     keys = state.keyspace.of(session_key)
     state.near.drop(session_key)
-    return (yield from hot.evict(state, keys))
+    return (yield from reading.evict(state, keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def stats(state: State) -> Flow[Stats]:
     dirty = pending = dead = 0
     oldest = 0.0
     for partition in range(state.settings.partitions):
-        backlog = yield from hot.stats(state, state.keyspace.of_partition(partition), SAMPLE)
+        backlog = yield from draining.stats(state, state.keyspace.of_partition(partition), SAMPLE)
         dirty, dead = dirty + backlog.dirty, dead + backlog.dead
         if backlog.session_keys:
             length, heads = yield from _logs(state, backlog.session_keys)
@@ -74,7 +75,7 @@ def overdue_lanes(state: State) -> Flow[dict[int, float]]:
     """For each lane, how long a key of it has been due, in seconds."""
     lanes: dict[int, float] = {}
     for partition in range(state.settings.partitions):
-        backlog = yield from hot.stats(state, state.keyspace.of_partition(partition), 1)
+        backlog = yield from draining.stats(state, state.keyspace.of_partition(partition), 1)
         lane = state.lane_of(partition)
         lanes[lane] = max(lanes.get(lane, 0.0), backlog.overdue)
     return lanes

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from sessioncache import hot
+from sqlalchemy import Connection
+
 from sessioncache.errors import HydrationTimeout, SessionCacheError
 from sessioncache.flow import Flow, Interrupted, Pause, Transact
-from sessioncache.hot import Found
+from sessioncache.hot import reading
+from sessioncache.hot.reading import Found
 from sessioncache.keys import SessionKeys
 from sessioncache.message import Messages
 from sessioncache.near import Copy
@@ -45,7 +47,7 @@ class View:
 
 def standing(state: State, keys: SessionKeys) -> Flow[Found]:
     """Where a key stands, without its messages."""
-    return warm(state, keys, lambda: hot.read(state, keys, 0, None, new_op_id()))
+    return warm(state, keys, lambda: reading.read(state, keys, 0, None, new_op_id()))
 
 
 def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View]:
@@ -62,7 +64,7 @@ def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View
             state.near.put(keys.session_key, copy)
             return View(found.session_id, copy.newest(limit))
         if time.monotonic() > deadline:
-            raise HydrationTimeout(f"Session key {keys.session_key!r} kept changing below its hot window; try again.")
+            raise _kept_changing(keys)
         have = None
         yield Pause(next(waits))
 
@@ -73,7 +75,7 @@ def _wanted(total: int, limit: int | None) -> int:
 
 def _read(state: State, keys: SessionKeys, want: int, have: Copy | None) -> Flow[Found]:
     op_id = new_op_id()
-    found = yield from warm(state, keys, lambda: hot.read(state, keys, want, have, op_id))
+    found = yield from warm(state, keys, lambda: reading.read(state, keys, want, have, op_id))
     state.counters.add("reads_delta" if found.delta else "reads_full")
     return found
 
@@ -106,8 +108,54 @@ def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flo
     return _received(state, found, whole) if found.delta else whole
 
 
-def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]]) -> Flow[T]:
-    """What ``attempt`` finds in a valid hot copy, hydrating as often as it misses.
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which messages: those with a seq above ``after`` or, if that is None, below ``before``; at most ``limit`` of them.
+
+    From above ``after`` they are the oldest, below ``before`` the newest.
+    """
+
+    before: int | None = None
+    after: int | None = None
+    limit: int | None = None
+
+    def load(self, connection: Connection, session_id: str) -> list[bytes]:
+        """The elements of the page, oldest first, from the store."""
+        limit = load.EVERY if self.limit is None else self.limit
+        if self.after is not None:
+            return load.newer(connection, session_id, self.after, limit)
+        return load.older(connection, session_id, self.before, limit)
+
+
+def page(state: State, keys: SessionKeys, wanted: Page) -> Flow[View]:
+    """A page of a key's current session, from SQL, as of some instant of this call."""
+    deadline, waits = time.monotonic() + state.settings.hydration_timeout, pauses(FIRST_WAIT, LONGEST_WAIT)
+    while True:
+        first = yield from standing(state, keys)
+        yield from drain_key(state, keys.session_key)
+        elements: list[bytes] = yield Transact(partial(wanted.load, session_id=first.session_id), writes=False)
+        state.counters.add("sql_pages")
+        then = yield from standing(state, keys)
+        if (then.session_id, then.revision) == (first.session_id, first.revision):
+            return View(first.session_id, Messages(elements, 0, len(elements)))
+        if time.monotonic() > deadline:
+            raise _kept_changing(keys)
+        yield Pause(next(waits))
+
+
+def has_message(state: State, keys: SessionKeys, session_id: str, message_id: str) -> Flow[bool]:
+    """Whether the store has a message, once what is pending is in it."""
+    yield from drain_key(state, keys.session_key)
+    work = partial(load.has_message, session_id=session_id, message_id=message_id)
+    return bool((yield Transact(work, writes=False)))
+
+
+def _kept_changing(keys: SessionKeys) -> HydrationTimeout:
+    return HydrationTimeout(f"Session key {keys.session_key!r} kept changing below its hot window; try again.")
+
+
+def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]], *, window: int | None = None) -> Flow[T]:
+    """What ``attempt`` finds in a valid hot copy, hydrating as often as it misses; with at most ``window`` messages.
 
     Raises:
         HydrationTimeout: there was no valid hot copy within ``hydration_timeout``.
@@ -124,40 +172,40 @@ def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]])
                 f"Session key {keys.session_key!r} was not hydrated within {state.settings.hydration_timeout} s; "
                 "see whether the database is slow, or raise hydration_timeout."
             )
-        if not (yield from _hydrate(state, keys)):
+        if not (yield from _hydrate(state, keys, state.settings.window if window is None else window)):
             state.counters.add("hydration_waits")
             yield Pause(next(waits))
 
 
-def _hydrate(state: State, keys: SessionKeys) -> Flow[bool]:
+def _hydrate(state: State, keys: SessionKeys, window: int) -> Flow[bool]:
     """Bring the hot copy back, if nobody else is at it; True if there may be one now."""
     token = new_op_id()
-    ours = yield from hot.lease(state, keys, token)
+    ours = yield from reading.lease(state, keys, token)
     if not ours:
         return ours is None
     try:
-        return (yield from _load_and_publish(state, keys, token))
+        return (yield from _load_and_publish(state, keys, token, window))
     except (SessionCacheError, Interrupted):
-        yield from hot.release(state, keys, token)
+        yield from reading.release(state, keys, token)
         raise
 
 
-def _load_and_publish(state: State, keys: SessionKeys, token: str) -> Flow[bool]:
+def _load_and_publish(state: State, keys: SessionKeys, token: str, window: int) -> Flow[bool]:
     settings = state.settings
     work = partial(
         load.snapshot,
         session_key=keys.session_key,
-        window=settings.window,
+        window=window,
         window_bytes=settings.window_bytes,
         keep_ops=settings.keep_ops,
     )
     verdict = "dirty"
     while verdict == "dirty":
         yield from drain_key(state, keys.session_key)
-        if not (yield from hot.lease(state, keys, token)):  # again ours, and for its full time
+        if not (yield from reading.lease(state, keys, token)):  # again ours, and for its full time
             return False
         snapshot = yield Transact(work, writes=False)
         state.counters.add("sql_loads")
-        verdict = yield from hot.publish(state, keys, token, snapshot)
+        verdict = yield from reading.publish(state, keys, token, snapshot)
     state.counters.add("hydrations", int(verdict == "ok"))
     return verdict == "ok"

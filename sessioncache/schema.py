@@ -2,8 +2,8 @@
 
 An append is remembered by its message: ``(session_id, message_id)`` is unique. ``applied_ops`` remembers every other op,
 and the message ids of messages that were removed, so that an op is known to have been applied exactly if it stands in one
-of the two. Order is by ``seq``, never by time. Times are aware UTC, to the millisecond. Costs are whole billionths, so that
-sums are exact in any order.
+of the two. ``sessions.claims`` counts how often a key has claimed the session. Order is by ``seq``, never by time. Times
+are aware UTC, to the millisecond. Costs are whole billionths, so that sums are exact in any order.
 
 ``sessions.state`` is computed by the database from the other columns: ``deleted``, ``ended``, ``archived`` or ``live``.
 ``told`` says that the application was told that the session is about to be reset; activity clears it.
@@ -105,8 +105,8 @@ sessions = Table(
     Column("title", String(255)),
     Column("platform", String(255)),
     Column("chat_type", String(255)),
-    Column("origin", JSON),
-    Column("metadata", JSON),
+    Column("origin", JSON(none_as_null=True)),
+    Column("metadata", JSON(none_as_null=True)),
     _flag("archived"),
     _flag("important"),
     _flag("suspended"),
@@ -114,6 +114,7 @@ sessions = Table(
     _counter("message_count"),
     _counter("last_seq"),
     _counter("consolidated_seq"),
+    _counter("claims"),
     _counter("input_tokens"),
     _counter("output_tokens"),
     _counter("cache_read_tokens"),

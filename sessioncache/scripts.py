@@ -21,7 +21,7 @@ class Script:
 
 
 # Files that are no scripts, but parts that several begin with; `common` is part of each.
-PARTS = ("common", "policy")
+PARTS = ("common", "policy", "session")
 
 
 def _load(verb: str, *parts: str) -> Script:
@@ -34,13 +34,26 @@ ACK = _load("ack")
 APPEND = _load("append")
 CLAIM = _load("claim")
 DELETE = _load("delete")
+EDIT = _load("edit")
 EVICT = _load("evict")
+FORGET_DEAD = _load("forget_dead")
+HOLD = _load("hold")
 LAYOUT = _load("layout")
 LEASE = _load("lease")
+LEAVE = _load("leave")
+LOOK = _load("look", "session")
+OPEN = _load("open", "policy", "session")
 PEEK = _load("peek")
+POP = _load("pop")
 PUBLISH = _load("publish")
-READ = _load("read")
+READ = _load("read", "session")
 RELEASE = _load("release")
+REPLACE = _load("replace")
 SCHEDULE = _load("schedule")
-START = _load("start")
+START = _load("start", "session")
 STATS = _load("stats")
+SWITCH = _load("switch")
+TELL = _load("tell", "policy", "session")
+TRUNCATE = _load("truncate")
+TURN = _load("turn")
+UPDATE = _load("update")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,7 @@ class Snapshot:
         version: the key's version.
         total: messages of the session, also those not in ``elements``.
         ops: the op ids applied last, each with its (first) version, in groups, oldest first.
+        fields: whatever else ``meta`` holds of the session.
         elements: the newest messages, as elements of the ``history`` list, oldest first.
     """
 
@@ -26,3 +27,4 @@ class Snapshot:
     accessed_ms: int
     ops: list[list[tuple[str, int]]]
     elements: list[bytes]
+    fields: dict[str, str | bytes | int] = field(default_factory=dict)

@@ -12,9 +12,9 @@ import logging
 
 from sqlalchemy import Connection
 
-from sessioncache import hot
 from sessioncache.errors import StoreUnavailable
 from sessioncache.flow import Flow, Transact
+from sessioncache.hot import draining
 from sessioncache.keys import LAYOUT_VERSION
 from sessioncache.state import State
 from sessioncache.store.check import compare_layout
@@ -35,7 +35,7 @@ def start(state: State) -> Flow[None]:
         StoreUnavailable: the database does not answer, and Redis is new.
     """
     partitions = state.settings.partitions
-    recorded = yield from hot.layout(state, LAYOUT_VERSION, partitions, record=False)
+    recorded = yield from draining.layout(state, LAYOUT_VERSION, partitions, record=False)
     if recorded:
         compare_layout("Redis", recorded, (LAYOUT_VERSION, partitions))
     try:
@@ -45,4 +45,4 @@ def start(state: State) -> Flow[None]:
             raise
         log.warning("the store is unavailable, hot sessions are served: %s", error)
     if not recorded:
-        yield from hot.layout(state, LAYOUT_VERSION, partitions, record=True)
+        yield from draining.layout(state, LAYOUT_VERSION, partitions, record=True)

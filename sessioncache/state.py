@@ -1,4 +1,4 @@
-"""What one process holds besides connections: settings, the keyspace, near copies and counters."""
+"""What one process holds besides connections: settings, the keyspace, near copies, counters and policies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 
 from sessioncache.config import Settings
+from sessioncache.conversation.policy import ResetPolicies
 from sessioncache.keys import Keyspace
 from sessioncache.metrics import Counters
 from sessioncache.near import NearCopies
@@ -19,12 +20,15 @@ class State:
     keyspace: Keyspace
     near: NearCopies
     counters: Counters
+    policies: ResetPolicies
 
     @classmethod
     def of(cls, settings: Settings) -> State:
         """A fresh one, of these settings."""
         near = NearCopies(settings.near_sessions, settings.near_bytes)
-        return cls(settings, Keyspace(settings.prefix, settings.partitions), near, Counters())
+        return cls(
+            settings, Keyspace(settings.prefix, settings.partitions), near, Counters(), ResetPolicies.parse(settings.reset)
+        )
 
     def ttl_ms(self) -> int:
         """The TTL of a hot copy, with its jitter, in milliseconds."""

@@ -1,6 +1,6 @@
 """Write-behind: from the pending logs to the store.
 
-The drain job, `flush`, a miss on a dirty key: all run `_commit`. Read the heads of some keys' logs, apply them in one
+The drain job, a flush, a miss on a dirty key: all run `_commit`. Read the heads of some keys' logs, apply them in one
 transaction, acknowledge what the store has. No lock is needed for any of this to be right: two drainers at once, a job
 delivered twice or a worker killed anywhere change nothing, because the store knows which ops it has (I3) and an ack
 removes only what it names (I2).
@@ -14,6 +14,7 @@ Assumes that whoever calls has claimed the keys if it wants to work alone; a cla
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections import deque
@@ -23,18 +24,17 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 
-from sessioncache import hot, op
+from sessioncache import op
 from sessioncache.errors import CorruptLog, SessionCacheError, StoreRefused, StoreUnavailable
 from sessioncache.flow import Flow, Pause, Ring, Transact
+from sessioncache.hot import draining
 from sessioncache.keys import SessionKeys
 from sessioncache.repeat import ask, pauses
 from sessioncache.state import State
 from sessioncache.store.apply import apply
-from sessioncache.store.plan import Log, Outcome
+from sessioncache.store.planned import Log, Outcome
 
 log = logging.getLogger("sessioncache.write_behind")
-
-EVERY_KEY = 2**31
 
 
 @dataclass(slots=True)
@@ -65,38 +65,21 @@ def drain_key(state: State, session_key: str) -> Flow[int]:
         StoreUnavailable: the store is down; the log waits.
         StoreRefused, CorruptLog: an op of this key cannot be applied.
     """
-    drained = yield from _drain_to_end(state, [state.keyspace.of(session_key)])
+    drained = yield from drain_to_end(state, [state.keyspace.of(session_key)])
     for error in drained.stopped.values():
         raise error
     return drained.ops
 
 
-def flush(state: State) -> Flow[int]:
-    """Drain what is pending under any key now, claimed or not; the number of ops removed.
+def drain_to_end(state: State, keys: Sequence[SessionKeys], end: float = math.inf) -> Flow[Drained]:
+    """Drain the logs of some keys as far as they reach now; what comes in meanwhile is not waited for.
 
-    Raises:
-        StoreUnavailable: the store is down; the logs wait.
-        StoreRefused, CorruptLog: an op cannot be applied; every other key was drained.
+    No further batch is begun at ``end``, by the monotonic clock.
     """
-    names: list[str] = []
-    for partition in range(state.settings.partitions):
-        backlog = yield from hot.stats(state, state.keyspace.of_partition(partition), EVERY_KEY)
-        names += backlog.session_keys
-    total = Drained()
-    for at in range(0, len(names), state.settings.claim):
-        keys = [state.keyspace.of(name) for name in names[at : at + state.settings.claim]]
-        total.add((yield from _drain_to_end(state, keys)))
-    for error in total.stopped.values():
-        raise error
-    return total.ops
-
-
-def _drain_to_end(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:
-    """Drain the logs of some keys as far as they reach now; what comes in meanwhile is not waited for."""
     tails = yield from ask(state, tuple(("LINDEX", key.pending, -1) for key in keys))
     ends = {key: _version(tail) for key, tail in zip(keys, tails, strict=True) if tail is not None}
     total = Drained()
-    while ends:
+    while ends and time.monotonic() < end:
         room, drained = Room.of(state), Drained()
         logs = yield from _logs(state, list(ends), room, drained)
         drained.add((yield from _commit(state, logs)))
@@ -160,7 +143,7 @@ def drain_batch(state: State, partitions: deque[int], mode: str) -> Flow[Drained
     for _ in range(len(partitions)):
         partition = state.keyspace.of_partition(partitions[0])
         partitions.rotate(-1)
-        names = yield from hot.claim(state, partition, min(state.settings.claim, room.ops), mode)
+        names = yield from draining.claim(state, partition, min(state.settings.claim, room.ops), mode)
         keys = [state.keyspace.of(name) for name in names]
         claimed += keys
         logs += yield from _peek(state, keys, room, drained)
@@ -217,7 +200,7 @@ def _peek(state: State, keys: Sequence[SessionKeys], room: Room, drained: Draine
     """
     if not keys or room.full:
         return []
-    found = yield from hot.peek(state, keys, room.ops, room.bytes)
+    found = yield from draining.peek(state, keys, room.ops, room.bytes)
     room.ops -= sum(map(len, found))
     room.bytes -= sum(len(element) for elements in found for element in elements)
     logs = [Log(key.session_key, op.readable(elements)) for key, elements in zip(keys, found, strict=True) if elements]
@@ -272,12 +255,12 @@ def _count(state: State, outcomes: Iterable[Outcome]) -> None:
 
 def _acknowledge(state: State, outcomes: Sequence[Outcome]) -> Flow[int]:
     """Acknowledge, one script for each partition; the number of ops removed."""
-    acks: dict[int, list[hot.Ack]] = {}
+    acks: dict[int, list[draining.Ack]] = {}
     for one in outcomes:
         keys = state.keyspace.of(one.session_key)
-        acks.setdefault(keys.partition, []).append(hot.Ack(keys, one.applied, one.refused, one.version, one.drop))
+        acks.setdefault(keys.partition, []).append(draining.Ack(keys, one.applied, one.refused, one.version, one.drop))
     removed = 0
     for partition, some in acks.items():
-        removed += sum((yield from hot.ack(state, state.keyspace.of_partition(partition), some)))
+        removed += sum((yield from draining.ack(state, state.keyspace.of_partition(partition), some)))
     state.counters.add("ops_drained", removed)
     return removed

@@ -17,9 +17,10 @@ from sqlalchemy import Engine, event
 from sessioncache import AsyncSessionCache, SessionCache, write_behind
 from sessioncache.config import Settings
 from sessioncache.connect import BlockingConnections
+from sessioncache.hot import draining
 from sessioncache.op import parse
 from sessioncache.process import end_with_parent
-from sessioncache.store.plan import Log
+from sessioncache.store.planned import Log
 
 
 @contextmanager
@@ -99,9 +100,7 @@ def drain_slowly(settings: Settings, key: str, pause: float, read: Callable[[], 
     keys = state.keyspace.of(key)
 
     def flow():
-        from sessioncache import hot
-
-        (elements,) = yield from hot.peek(state, [keys], 1000, 2**20)
+        (elements,) = yield from draining.peek(state, [keys], 1000, 2**20)
         read()
         time.sleep(pause)
         go()

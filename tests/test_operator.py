@@ -13,6 +13,7 @@ from conftest import missing
 from sessioncache import keys as keyspace
 from sessioncache.cli.main import cli
 from sessioncache.config import as_environment
+from sessioncache.schema import HEAD
 from sessioncache.scripts import LEASE
 
 KEY = "telegram:dm:42"
@@ -100,7 +101,7 @@ def test_keys_prints_what_is_there(some_stack, monkeypatch, partitions):
         printed = CliRunner().invoke(cli, ["keys", KEY])
         assert printed.exit_code == 0
         named = dict(line.split(None, 1) for line in printed.output.splitlines())
-        assert set(named) == {"meta", "history", "pending", "lease", "dirty", "dead", "wake"}
+        assert set(named) == {"meta", "history", "pending", "lease", "turn", "dirty", "dead", "wake", "holds"}
         for kind in ("meta", "history", "pending", "dirty", "wake"):
             assert raw.exists(named[kind])
 
@@ -117,8 +118,8 @@ def test_the_other_commands(some_stack, monkeypatch):
         assert run.invoke(cli, ["flush"]).output == "0 ops drained\n"
         assert run.invoke(cli, ["evict", KEY]).output == "evicted\n"
         assert run.invoke(cli, ["evict", KEY]).output == "there was no hot copy\n"
-        assert run.invoke(cli, ["db", "current"]).output == "0001\n"
-        assert run.invoke(cli, ["db", "upgrade"]).output == "the schema is at 0001\n"
+        assert run.invoke(cli, ["db", "current"]).output == f"{HEAD}\n"
+        assert run.invoke(cli, ["db", "upgrade"]).output == f"the schema is at {HEAD}\n"
 
 
 def test_a_failing_command_says_why(tmp_path):

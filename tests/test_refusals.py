@@ -250,7 +250,7 @@ def test_a_schema_that_is_not_ours(one_stack, monkeypatch, found, word):
         cache.stats()
     engine = create_engine(one_stack.database_url)
     if found == "behind":
-        monkeypatch.setattr("sessioncache.store.check.HEAD", "0002")
+        monkeypatch.setattr("sessioncache.store.check.HEAD", "9000")
     else:
         with engine.begin() as connection:
             connection.execute(text(f"UPDATE sessioncache_version SET version_num = '{found}'"))

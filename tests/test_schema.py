@@ -73,7 +73,7 @@ def test_the_command_sets_a_database_up(empty_postgres, one_stack, monkeypatch):
     assert CliRunner().invoke(cli, ["db", "upgrade"]).exit_code == 0
     with SessionCache(settings=settings) as cache:
         cache.open("k").append({"content": "a"})
-        assert cache.flush() == 2
+        assert cache.flush().ops == 2
 
 
 def test_foreign_tables_are_not_touched(empty_postgres, monkeypatch):

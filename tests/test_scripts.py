@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import fakeredis
 import pytest
 
-from sessioncache import hot, message, op
+from sessioncache import message, op
 from sessioncache.config import Settings
 from sessioncache.flow import Blocking, FirstTransaction, Ring, run
+from sessioncache.hot import draining, reading, writing
+from sessioncache.hot.change import Change
 from sessioncache.op import new_op_id, parse
 from sessioncache.snapshot import Snapshot
 from sessioncache.state import State
@@ -56,9 +59,9 @@ class Bench:
         return run(function(self.state, *arguments, **named), self.perform)
 
     def warm(self, session_id="s", version=0):
-        assert self(hot.lease, self.keys, "t") is True
+        assert self(reading.lease, self.keys, "t") is True
         snapshot = Snapshot(session_id, version, 0, "", 0, 0, 0, [], [])
-        assert self(hot.publish, self.keys, "t", snapshot) == "ok"
+        assert self(reading.publish, self.keys, "t", snapshot) == "ok"
 
     def append(self, *texts, ids=None, session_id="s", expected=None):
         op_ids = [op.op_id_of(session_id, one) for one in ids] if ids else [new_op_id()] * len(texts)
@@ -66,7 +69,7 @@ class Bench:
             (op_id, b"m%d\n" % n + message.encode({"content": t}, 10**6))
             for n, (op_id, t) in enumerate(zip(op_ids, texts, strict=True))
         ]
-        return self(hot.append, self.keys, session_id, expected, items)
+        return self(writing.append, self.keys, Change(session_id, "", expected), op.APPEND, items)
 
     def log(self):
         return [parse(one) for one in self.client.lrange(self.keys.pending, 0, -1)]
@@ -80,9 +83,9 @@ def bench(monkeypatch):
 def test_everything_misses_without_a_hot_copy(bench):
     """Append, start, delete and read alike; nothing is written."""
     assert bench.append("a") is None
-    assert bench(hot.start, bench.keys, "", "s", new_op_id(), "", b"") is None
-    assert bench(hot.delete, bench.keys, "s", new_op_id()) is None
-    assert bench(hot.read, bench.keys, -1, None, new_op_id()) is None
+    assert bench(writing.start, bench.keys, Change("", new_op_id()), "s", b"", {}) is None
+    assert bench(partial(writing.delete, if_current=True), bench.keys, Change("s", new_op_id())) is None
+    assert bench(reading.read, bench.keys, -1, None, new_op_id()) is None
     assert bench.client.keys("*") == []
 
 
@@ -92,7 +95,7 @@ def test_a_copy_of_another_run_is_a_miss(bench):
     bench.append("a")
     bench.RUN = "b" * 40
     assert bench.append("b") is None
-    assert bench(hot.read, bench.keys, -1, None, new_op_id()) is None
+    assert bench(reading.read, bench.keys, -1, None, new_op_id()) is None
 
 
 def test_elements_are_those_of_python(bench):
@@ -112,11 +115,11 @@ def test_the_doorbell_rings_once(bench):
     bench.append("a")
     bench.append("b")
     assert len(bench.rings.lanes) == 1
-    assert bench(hot.claim, bench.partition, 10, "due") == ["k"]
-    assert bench(hot.claim, bench.partition, 10, "due") == []
+    assert bench(draining.claim, bench.partition, 10, "due") == ["k"]
+    assert bench(draining.claim, bench.partition, 10, "due") == []
     bench.append("c")
     assert len(bench.rings.lanes) == 1
-    assert bench(hot.claim, bench.partition, 10, "last") == []
+    assert bench(draining.claim, bench.partition, 10, "last") == []
     bench.append("d")
     assert len(bench.rings.lanes) == 2
 
@@ -127,17 +130,17 @@ def test_an_ack_removes_only_what_it_names(bench):
     for text in "abc":
         bench.append(text)
     first, second, third = [one.name for one in bench.log()]
-    bench(hot.claim, bench.partition, 10, "due")
+    bench(draining.claim, bench.partition, 10, "due")
 
     def acknowledge(*names, version=3):
-        return bench(hot.ack, bench.partition, [hot.Ack(bench.keys, list(names), [], version, drop=False)])
+        return bench(draining.ack, bench.partition, [draining.Ack(bench.keys, list(names), [], version, drop=False)])
 
     assert acknowledge(second, third) == [0]
     assert acknowledge(first) == [1]
     assert acknowledge(first) == [0]
-    assert bench(hot.claim, bench.partition, 10, "due") == ["k"]
+    assert bench(draining.claim, bench.partition, 10, "due") == ["k"]
     assert acknowledge() == [0]
-    assert bench(hot.claim, bench.partition, 10, "due") == ["k"]
+    assert bench(draining.claim, bench.partition, 10, "due") == ["k"]
     assert acknowledge(second, third, "9 nothing") == [2]
     assert not bench.client.exists(bench.keys.pending, bench.keys.dirty)
     assert bench.client.exists(bench.keys.meta)
@@ -154,8 +157,8 @@ def test_a_late_ack_takes_no_repeat(bench):
     element = bench.client.lindex(bench.keys.pending, 0)
     bench.client.delete(bench.keys.pending)
     bench.client.rpush(bench.keys.pending, element.replace(b"1 ", b"7 ", 1))
-    late = hot.Ack(bench.keys, [first.name, second.name], [], 2, drop=False)
-    assert bench(hot.ack, bench.partition, [late]) == [0]
+    late = draining.Ack(bench.keys, [first.name, second.name], [], 2, drop=False)
+    assert bench(draining.ack, bench.partition, [late]) == [0]
     assert [one.version for one in bench.log()] == [7]
 
 
@@ -165,7 +168,7 @@ def test_an_ack_moves_what_was_refused_to_the_dead_letters(bench):
     bench.append("a", "b")
     element = bench.client.lindex(bench.keys.pending, 0)
     refused = [(one.name, "why") for one in bench.log()]
-    assert bench(hot.ack, bench.partition, [hot.Ack(bench.keys, [], refused, 0, drop=True)]) == [2]
+    assert bench(draining.ack, bench.partition, [draining.Ack(bench.keys, [], refused, 0, drop=True)]) == [2]
     letter = bench.client.lindex(bench.keys.dead, 0)
     header, _, rest = letter.partition(b"\n")
     assert header.split(b" ", 2)[1:] == [b"why", b"k"]
@@ -181,12 +184,12 @@ def test_peek_takes_whole_groups_within_its_bounds(monkeypatch):
     bench.append(*"bcdef")
     bench.append("g")
     for limit, taken in [(1, 1), (2, 6), (6, 6), (7, 7), (100, 7)]:
-        assert len(bench(hot.peek, [bench.keys], limit, 2000)[0]) == taken
+        assert len(bench(draining.peek, [bench.keys], limit, 2000)[0]) == taken
     bench.append("x" * 3000)
     bench.append("y")
-    assert len(bench(hot.peek, [bench.keys], 100, 2000)[0]) == 8
+    assert len(bench(draining.peek, [bench.keys], 100, 2000)[0]) == 8
     other = bench.state.keyspace.of("other")
-    assert [len(log) for log in bench(hot.peek, [bench.keys, other], 100, 2000)] == [8, 0]
+    assert [len(log) for log in bench(draining.peek, [bench.keys, other], 100, 2000)] == [8, 0]
 
 
 def entries(bench):
@@ -214,27 +217,27 @@ def test_remembered_ops_are_few(monkeypatch):
 def test_a_claim_takes_what_a_clock_step_left_in_the_future(bench):
     """A due time beyond any visibility counts as due."""
     bench.client.zadd(bench.keys.dirty, {"soon": 9e12, "k": 0})
-    assert sorted(bench(hot.claim, bench.partition, 10, "due")) == ["k", "soon"]
-    assert bench(hot.claim, bench.partition, 10, "due") == []
+    assert sorted(bench(draining.claim, bench.partition, 10, "due")) == ["k", "soon"]
+    assert bench(draining.claim, bench.partition, 10, "due") == []
 
 
 def test_a_lease_is_held_by_one(bench):
     """The same token again is ours; a publish without it, or with a log, is refused."""
-    assert bench(hot.lease, bench.keys, "a") is True
-    assert bench(hot.lease, bench.keys, "a") is True
-    assert bench(hot.lease, bench.keys, "b") is False
+    assert bench(reading.lease, bench.keys, "a") is True
+    assert bench(reading.lease, bench.keys, "a") is True
+    assert bench(reading.lease, bench.keys, "b") is False
     snapshot = Snapshot("s", 1, 0, "", 0, 0, 0, [], [])
-    assert bench(hot.publish, bench.keys, "b", snapshot) == "lost"
+    assert bench(reading.publish, bench.keys, "b", snapshot) == "lost"
     bench.client.rpush(bench.keys.pending, "x")
-    assert bench(hot.publish, bench.keys, "a", snapshot) == "dirty"
+    assert bench(reading.publish, bench.keys, "a", snapshot) == "dirty"
     bench.client.delete(bench.keys.pending)
-    bench(hot.release, bench.keys, "b")
-    assert bench(hot.publish, bench.keys, "a", snapshot) == "ok"
-    assert bench(hot.lease, bench.keys, "b") is None
-    bench(hot.evict, bench.keys)
-    assert bench(hot.lease, bench.keys, "a") is True
+    bench(reading.release, bench.keys, "b")
+    assert bench(reading.publish, bench.keys, "a", snapshot) == "ok"
+    assert bench(reading.lease, bench.keys, "b") is None
+    bench(reading.evict, bench.keys)
+    assert bench(reading.lease, bench.keys, "a") is True
     bench.RUN = "c" * 40
-    assert bench(hot.lease, bench.keys, "b") is True
+    assert bench(reading.lease, bench.keys, "b") is True
 
 
 def test_a_read_touches_now_and_then(monkeypatch):
@@ -244,11 +247,11 @@ def test_a_read_touches_now_and_then(monkeypatch):
     bench.append("a")
     assert [one.kind for one in bench.log()] == ["append"]
     for _ in range(3):
-        bench(hot.read, bench.keys, -1, None, new_op_id())
+        bench(reading.read, bench.keys, -1, None, new_op_id())
     assert [one.kind for one in bench.log()] == ["append"]
     threading.Event().wait(0.06)
     for _ in range(3):
-        bench(hot.read, bench.keys, -1, None, new_op_id())
+        bench(reading.read, bench.keys, -1, None, new_op_id())
     assert [one.kind for one in bench.log()] == ["append", "touch"]
     assert bench.append("b").before == 2
 

@@ -14,9 +14,10 @@ from secrets import token_hex
 
 from redis.exceptions import RedisError
 
-from sessioncache import hot, nudge, ops, write_behind
+from sessioncache import nudge, ops, write_behind
 from sessioncache.connect import BlockingConnections
 from sessioncache.errors import SessionCacheError
+from sessioncache.hot import leases
 
 log = logging.getLogger("workers.schedule")
 
@@ -69,7 +70,7 @@ class Schedule:
         """Whether it is this process's turn, which then lasts as long as anything that is done in it."""
         settings = self._settings
         turn = settings.slice + settings.retry_pause + settings.database_timeout + 2 * settings.sweep
-        return self._connections.run(hot.schedule(self._state, self._token, turn))
+        return self._connections.run(leases.schedule(self._state, self._token, turn))
 
     def _nudged(self, lane: int) -> bool:
         try:
@@ -81,6 +82,6 @@ class Schedule:
 
     def _give_back(self) -> None:
         try:
-            self._connections.run(hot.schedule(self._state, self._token, 0))
+            self._connections.run(leases.schedule(self._state, self._token, 0))
         except SessionCacheError as error:
             log.info("the turn ends by itself: %s", error)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from sessioncache.client import Session, SessionCache
+from sessioncache.client import SessionCache
 from sessioncache.config import Settings
 from sessioncache.process import end_with_parent
+from sessioncache.session import Session
 
 Turn = tuple[str, dict[str, Any]]
 

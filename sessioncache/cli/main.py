@@ -64,7 +64,7 @@ def keys(session_key: str) -> None:
 def flush(session_key: str | None) -> None:
     """Drain one session key, or all, into the database. Needs no worker and no RQ."""
     with _cache() as cache:
-        click.echo(f"{cache.flush(session_key)} ops drained")
+        click.echo(f"{cache.flush(session_key).ops} ops drained")
 
 
 @cli.command()

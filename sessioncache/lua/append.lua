@@ -1,20 +1,19 @@
 -- append: messages to the current session of a key, all or none of them.
--- KEYS  meta history pending dirty wake
--- ARGV  ttl_ms wake_ms max_pending window window_bytes keep_ops session_key session_id expected_version ('' for any)
+-- KEYS  as every change
+-- ARGV  as every change (op_id is not used), then kind ('append', or 'event': no activity) window window_bytes
 --       then, for each message: op_id and '<message id>\n<msgpack>'. Messages without ids of their own share an op id.
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
 --       {'ok', version before, version, revision, total, ring, seq, milliseconds, seq, milliseconds, …}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
-local ttl_ms, wake_ms, max_pending = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local window, window_bytes, keep_ops = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local session_key, session_id, expected = ARGV[7], ARGV[8], ARGV[9]
+local session_id, kind = ARGV[6], ARGV[11]
+local MESSAGES = 14
 
 -- Decide: which messages are new, and what was answered for the others.
 local at_ms = now_ms()
 local version, answer, fresh = tonumber(row[VERSION]), {}, {}
 local op_id, first, oldest
-for i = 10, #ARGV, 2 do
+for i = MESSAGES, #ARGV, 2 do
   if ARGV[i] ~= op_id then
     op_id = ARGV[i]
     first = known(row[OPS], op_id)
@@ -46,35 +45,29 @@ end
 local ring = 0
 local total = tonumber(row[TOTAL]) + #fresh
 if #fresh > 0 then
-  if row[SESSION] ~= session_id then
-    return {'moved', row[SESSION], redis.call('HGET', KEYS[1], 'deleted') or ''}
-  end
-  if expected ~= '' and tonumber(expected) ~= version then return {'conflict', row[VERSION]} end
-  local pending = redis.call('LLEN', KEYS[3])
-  if pending + #fresh > max_pending then return {'full', pending} end
+  local refusal = barred(row, #fresh)
+  if refusal then return refusal end
 
   -- Act.
   local elements, log, added, bytes = {}, {}, {}, tonumber(row[BYTES])
   for n, i in ipairs(fresh) do
     local seq = version + n
     elements[n] = integer(seq) .. ' ' .. integer(at_ms) .. ' ' .. ARGV[i + 1]
-    log[n] = header(seq, ARGV[i], #fresh - n, at_ms, 'append', session_id) .. ARGV[i + 1]
+    log[n] = header(seq, ARGV[i], #fresh - n, at_ms, kind, session_id) .. ARGV[i + 1]
     bytes = bytes + #elements[n]
     if n == 1 or ARGV[fresh[n - 1]] ~= ARGV[i] then added[#added + 1] = ARGV[i] .. ':' .. integer(seq) end
   end
   push(KEYS[2], elements)
   push(KEYS[3], log)
-  local count = tonumber(row[COUNT]) + #fresh
-  while count > 1 and (count > window or bytes > window_bytes) do
-    bytes = bytes - #redis.call('LPOP', KEYS[2])
-    count = count - 1
-  end
-  ring = announce(KEYS[4], KEYS[5], session_key, at_ms, wake_ms)
+  local count
+  count, bytes = trimmed(KEYS[2], tonumber(row[COUNT]) + #fresh, bytes, tonumber(ARGV[12]), tonumber(ARGV[13]))
+  ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
   redis.call('HSET', KEYS[1], 'version', integer(version + #fresh), 'count', count, 'total', integer(total),
-    'bytes', integer(bytes), 'ops', remember(row[OPS], added, keep_ops),
-    'updated_ms', integer(at_ms), 'accessed_ms', integer(at_ms), 'touched_ms', integer(at_ms))
+    'bytes', integer(bytes), 'ops', remember(row[OPS], added, tonumber(ARGV[4])), 'last_message_ms', integer(at_ms),
+    'accessed_ms', integer(at_ms), 'touched_ms', integer(at_ms))
+  if kind == 'append' then redis.call('HSET', KEYS[1], 'updated_ms', integer(at_ms)) end
 end
-slide(KEYS[1], KEYS[2], ttl_ms)
+slide(KEYS[1], KEYS[2], ARGV[1])
 local reply = {'ok', row[VERSION], integer(version + #fresh), row[REVISION], integer(total), ring}
 for i = 1, #answer do reply[#reply + 1] = answer[i] end
 return reply

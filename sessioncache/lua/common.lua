@@ -20,6 +20,19 @@ local function integer(number)
   return string.format('%.0f', number)
 end
 
+-- Whether a background process holds a session key. Where that cannot be told, it does; so it does for as long as a hold
+-- may last after Redis started, because holds may have been lost.
+local function held(holds, session_key, at_ms, hold_ms)
+  local uptime = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
+  if uptime * 1000 < tonumber(hold_ms) then return true end
+  local found = redis.pcall('ZRANGEBYSCORE', holds, '(' .. integer(at_ms), '+inf')
+  if found.err then return true end
+  for _, member in ipairs(found) do
+    if string.sub(member, 1, #session_key + 1) == session_key .. '\n' then return true end
+  end
+  return false
+end
+
 -- The columns of a valid hot copy, else nil: published under the present run, and whole (I5).
 local function hot(meta, history)
   local row = redis.call('HMGET', meta, unpack(COLUMNS))
@@ -71,5 +84,55 @@ end
 local function announce(dirty, wake, session_key, at_ms, wake_ms)
   redis.call('ZADD', dirty, 'NX', integer(at_ms), session_key)
   return redis.call('SET', wake, '1', 'NX', 'PX', wake_ms) and 1 or 0
+end
+
+-- A change of a session: what these scripts share is called with
+-- KEYS  meta history pending dirty wake turn holds
+-- ARGV  ttl_ms wake_ms max_pending keep_ops session_key session_id expected_version ('' for any) turn ('' for none) op_id
+--       hold_ms ('' unless the change may only happen while nothing is pending and nobody holds the key)
+local ANSWER = 'answer'  -- a field of meta: '<op id>\n<what that op was answered>', for a repeat
+
+-- Nil if the change may happen; else the reply that says why not.
+local function barred(row, ops)
+  if row[SESSION] ~= ARGV[6] then
+    return {'moved', row[SESSION], redis.call('HGET', KEYS[1], 'deleted') or ''}
+  end
+  if ARGV[7] ~= '' and tonumber(ARGV[7]) ~= tonumber(row[VERSION]) then return {'conflict', row[VERSION]} end
+  if ARGV[8] ~= '' and redis.call('GET', KEYS[6]) ~= row[RUN] .. ':' .. ARGV[8] then return {'lost'} end
+  local pending = redis.call('LLEN', KEYS[3])
+  if ARGV[10] ~= '' and (pending > 0 or held(KEYS[7], ARGV[5], now_ms(), ARGV[10])) then return {'busy'} end
+  if pending + ops > tonumber(ARGV[3]) then return {'full', pending} end
+  return nil
+end
+
+-- Logs one op for a session and announces it; its version, and 1 if the caller sends a nudge. The first write of a change,
+-- because it needs memory: a full Redis refuses the change whole.
+local function log_op(row, kind, session_id, payload, at_ms)
+  local version = tonumber(row[VERSION]) + 1
+  redis.call('RPUSH', KEYS[3], header(version, ARGV[9], 0, at_ms, kind, session_id) .. payload)
+  local ops = remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4]))
+  redis.call('HSET', KEYS[1], 'version', integer(version), 'ops', ops)
+  return version, announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
+end
+
+local function accessed(at_ms)
+  redis.call('HSET', KEYS[1], 'accessed_ms', integer(at_ms), 'touched_ms', integer(at_ms))
+  slide(KEYS[1], KEYS[2], ARGV[1])
+end
+
+-- What an op was answered that was applied already, if that is still known.
+local function answered(op_id)
+  local answer = redis.call('HGET', KEYS[1], ANSWER)
+  if answer and string.sub(answer, 1, #op_id + 1) == op_id .. '\n' then return string.sub(answer, #op_id + 2) end
+  return nil
+end
+
+-- Drops the oldest hot messages beyond the window; what is left: count and bytes. One is always kept.
+local function trimmed(history, count, bytes, window, window_bytes)
+  while count > 1 and (count > window or bytes > window_bytes) do
+    bytes = bytes - #redis.call('LPOP', history)
+    count = count - 1
+  end
+  return count, bytes
 end
 

@@ -1,22 +1,25 @@
--- delete: the current session of a key. What stays is a hot copy without a session, for as long as ttl_ms says.
--- KEYS  meta history pending dirty wake
--- ARGV  ttl_ms wake_ms max_pending keep_ops session_key session_id op_id
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'full', pending} | {'ok', ring}
+-- delete: a session of a key, current or not. Where it was current, a hot copy without a session stays for a while.
+-- KEYS  as every change
+-- ARGV  as every change (expected_version, turn and hold_ms count only if it is current), then unknown_ms, and '1' if it must
+--       be current
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'busy'}
+--       {'full', pending} | {'ok', ring, '1' if it was current}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
-local wake_ms, session_key, session_id, op_id = ARGV[2], ARGV[5], ARGV[6], ARGV[7]
-if known(row[OPS], op_id) then return {'ok', 0} end
-if row[SESSION] ~= session_id then
-  return {'moved', row[SESSION], redis.call('HGET', KEYS[1], 'deleted') or ''}
+if known(row[OPS], ARGV[9]) then return {'ok', 0, answered(ARGV[9]) or '1'} end
+local current = row[SESSION] == ARGV[6]
+if current or ARGV[12] == '1' then
+  local refusal = barred(row, 1)
+  if refusal then return refusal end
 end
 local pending = redis.call('LLEN', KEYS[3])
 if pending >= tonumber(ARGV[3]) then return {'full', pending} end
-local at_ms, version = now_ms(), tonumber(row[VERSION]) + 1
-redis.call('RPUSH', KEYS[3], header(version, op_id, 0, at_ms, 'delete', session_id))
-redis.call('DEL', KEYS[2])
-local ring = announce(KEYS[4], KEYS[5], session_key, at_ms, wake_ms)
-redis.call('HSET', KEYS[1], 'session_id', '', 'version', integer(version), 'revision', op_id, 'count', 0, 'total', 0,
-  'bytes', 0, 'owner', '', 'deleted', session_id,
-  'ops', remember(row[OPS], {op_id .. ':' .. integer(version)}, tonumber(ARGV[4])))
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-return {'ok', ring}
+local at_ms = now_ms()
+local _, ring = log_op(row, 'delete', ARGV[6], '', at_ms)
+redis.call('HSET', KEYS[1], 'revision', ARGV[9], ANSWER, ARGV[9] .. '\n' .. (current and '1' or '0'))
+if current then
+  redis.call('DEL', KEYS[2], KEYS[6])
+  redis.call('HSET', KEYS[1], 'session_id', '', 'count', 0, 'total', 0, 'bytes', 0, 'owner', '', 'deleted', ARGV[6])
+  redis.call('PEXPIRE', KEYS[1], ARGV[11])
+end
+return {'ok', ring, current and '1' or '0'}

@@ -7,31 +7,20 @@ transaction. A duplicate (session id, seq) would be a bug, and raises.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import msgpack
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    delete,
-    insert,
-    literal,
-    null,
-    select,
-    update,
-)
+from sqlalchemy import Connection, bindparam, insert, select, update
 
-from sessioncache import op as ops
-from sessioncache.errors import StoreRefused
-from sessioncache.message import decode, instant, plain_text, to_json
-from sessioncache.schema import Instant, applied_ops, messages, routes, sessions
-from sessioncache.store.plan import AppliedOp, Log, NewMessage, Outcome, Plan, Route, Standing, known_id, plan
+from sessioncache.message import instant
+from sessioncache.schema import applied_ops, messages, routes, sessions
+from sessioncache.store import details, edits
+from sessioncache.store.columns import body_columns
+from sessioncache.store.plan import known_id, plan
+from sessioncache.store.planned import AppliedOp, Log, NewMessage, Outcome, Plan, Route, Standing, Step
 from sessioncache.store.statements import chunks, insert_unless_there, matching
-from sessioncache.store.words import searchable
-
-ROLE_CHARACTERS = 255
 
 
 def apply(connection: Connection, logs: Sequence[Log], now: datetime) -> list[Outcome]:
@@ -43,15 +32,30 @@ def apply(connection: Connection, logs: Sequence[Log], now: datetime) -> list[Ou
         now: the time from which op ids are remembered, aware.
     """
     made = plan(logs, _standing(connection, logs))
-    _start(connection, made)
-    _insert_messages(connection, made.messages)
+    if made.starts:
+        connection.execute(insert(sessions), [details.row_of(key, op) for key, op in made.starts])
+    for step in made.steps:
+        _take(connection, step, now)
     _record_activity(connection, made)
+    details.change(connection, made.updates)
+    details.keep_names(connection, made.kept)
+    details.end(connection, made.ends, made.resumed)
+    for key, session_id in made.left:
+        edits.recall(connection, key, session_id, now)
     for session_id, at_ms in made.deletes.items():
-        _bury(connection, session_id, at_ms, now)
+        edits.bury(connection, session_id, instant(at_ms), now)
     if made.applied_ops:
         connection.execute(insert(applied_ops), [_remembered(one, now) for one in made.applied_ops])
     _move_routes(connection, made.routes)
     return made.outcomes
+
+
+def _take(connection: Connection, step: Step, now: datetime) -> None:
+    if step.messages:
+        connection.execute(insert(messages), [_message(one) for one in step.messages])
+        _count(connection, step.messages)
+    for key, op in step.edits:
+        edits.edit(connection, key, op, now)
 
 
 def _standing(connection: Connection, logs: Sequence[Log]) -> Standing:
@@ -65,10 +69,19 @@ def _standing(connection: Connection, logs: Sequence[Log]) -> Standing:
                 standing.refused.add((row[0], row[1]))
             else:
                 standing.known[row[0], row[1]] = row[2]
-    for some in chunks(sorted({session_id for session_id, _ in named})):
-        dead = select(sessions.c.session_id).where(sessions.c.session_id.in_(some), sessions.c.deleted)
-        standing.deleted.update(connection.scalars(dead))
+    _see_sessions(connection, sorted({session_id for session_id, _ in named}), standing)
     return standing
+
+
+def _see_sessions(connection: Connection, session_ids: Sequence[str], standing: Standing) -> None:
+    """Locked in a fixed order, so that none changes its key meanwhile."""
+    column = sessions.c
+    stand = select(column.session_id, column.session_key, column.deleted, column.last_seq).order_by(column.session_id)
+    for some in chunks(session_ids):
+        for row in connection.execute(stand.where(column.session_id.in_(some)).with_for_update()):
+            standing.keys[row[0]], standing.last_seqs[row[0]] = row[1], row[3]
+            if row[2]:
+                standing.deleted.add(row[0])
 
 
 def _lock_routes(connection: Connection, keys: Sequence[str]) -> dict[str, Route]:
@@ -90,93 +103,29 @@ def _routes(rows: Any) -> dict[str, Route]:
     return {row.session_key: Route(row.session_id or "", row.version) for row in rows}
 
 
-def _start(connection: Connection, made: Plan) -> None:
-    if made.starts:
-        connection.execute(insert(sessions), [_session(key, op) for key, op in made.starts])
-    if made.ends:
-        ended = update(sessions).where(sessions.c.session_id == bindparam("id")).values(ended_at=bindparam("at"))
-        connection.execute(ended, [{"id": key, "at": instant(at_ms)} for key, at_ms in made.ends.items()])
-
-
-def _session(session_key: str, op: ops.Op) -> dict[str, Any]:
-    begun = _unpacked(op.payload)
-    at = instant(op.at_ms)
-    times = {"created_at": at, "updated_at": at, "last_accessed": at}
-    return {"session_id": op.session_id, "session_key": session_key, "owner": begun.get("owner"), **times}
-
-
-def _unpacked(packed: bytes) -> dict[str, Any]:
-    try:
-        return decode(packed)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise StoreRefused("The payload of an op cannot be read; look at it with redis-cli.", reason="payload") from error
-
-
-def _insert_messages(connection: Connection, new: Sequence[NewMessage]) -> None:
-    if new:
-        connection.execute(insert(messages), [_message(one) for one in new])
-
-
 def _message(new: NewMessage) -> dict[str, Any]:
-    data = _unpacked(new.packed)
-    role, text = data.get("role"), _storable(plain_text(data))
-    return {
-        "session_id": new.session_id,
-        "seq": new.seq,
-        "message_id": new.message_id,
-        "role": _storable(role)[:ROLE_CHARACTERS] if isinstance(role, str) else None,
-        "body": to_json(data),
-        "text": text,
-        "words": searchable(text),
-        "created_at": instant(new.at_ms),
-    }
+    named = {"session_id": new.session_id, "seq": new.seq, "message_id": new.message_id}
+    return {**named, **body_columns(new.packed), "created_at": instant(new.at_ms)}
 
 
-def _storable(text: str) -> str:
-    """Text for a column that people search; PostgreSQL takes no NUL there. The message itself keeps it."""
-    return text.replace("\x00", "\ufffd")
+def _count(connection: Connection, added: Sequence[NewMessage]) -> None:
+    counts = Counter(one.session_id for one in added)
+    counted = update(sessions).where(sessions.c.session_id == bindparam("id"))
+    counted = counted.values(message_count=sessions.c.message_count + bindparam("added"))
+    connection.execute(counted, [{"id": session_id, "added": number} for session_id, number in counts.items()])
 
 
 def _record_activity(connection: Connection, made: Plan) -> None:
-    appended = [(key, seen) for key, seen in made.activity.items() if seen.added]
-    if appended:
-        counted = update(sessions).where(sessions.c.session_id == bindparam("id"))
-        counted = counted.values(
-            message_count=sessions.c.message_count + bindparam("added"),
-            last_seq=bindparam("seq"),
-            last_message_at=bindparam("at"),
-            updated_at=bindparam("at"),
-        )
-        connection.execute(
-            counted,
-            [{"id": key, "added": s.added, "seq": s.last_seq, "at": instant(s.message_ms)} for key, s in appended],
-        )
+    one = update(sessions).where(sessions.c.session_id == bindparam("id"))
+    added = [{"id": key, "seq": s.last_seq, "at": instant(s.message_ms)} for key, s in made.activity.items() if s.added]
+    if added:
+        connection.execute(one.values(last_seq=bindparam("seq"), last_message_at=bindparam("at")), added)
+    active = [{"id": key, "at": instant(s.active_ms)} for key, s in made.activity.items() if s.active_ms]
+    if active:
+        connection.execute(one.values(updated_at=bindparam("at"), told=False), active)
     if made.activity:
-        seen = update(sessions).where(sessions.c.session_id == bindparam("id")).values(last_accessed=bindparam("at"))
-        connection.execute(seen, [{"id": key, "at": instant(s.accessed_ms)} for key, s in made.activity.items()])
-
-
-def _bury(connection: Connection, session_id: str, at_ms: int, now: datetime) -> None:
-    """Leave a tombstone, and remember the ids of the messages that go."""
-    at = instant(at_ms)
-    remembered = (
-        select(
-            messages.c.session_id,
-            messages.c.message_id,
-            sessions.c.session_key,
-            messages.c.seq,
-            literal(value=False),
-            literal(now, Instant),
-        )
-        .join(sessions, sessions.c.session_id == messages.c.session_id)
-        .where(messages.c.session_id == session_id)
-    )
-    columns = ["session_id", "op_id", "session_key", "version", "refused", "applied_at"]
-    connection.execute(insert(applied_ops).from_select(columns, remembered))
-    connection.execute(delete(messages).where(messages.c.session_id == session_id))
-    nothing = dict.fromkeys(("owner", "title", "platform", "chat_type", "origin", "metadata"), null())
-    tombstone = update(sessions).where(sessions.c.session_id == session_id)
-    connection.execute(tombstone.values(deleted=True, message_count=0, ended_at=at, end_reason="deleted", **nothing))
+        seen = [{"id": key, "at": instant(s.accessed_ms)} for key, s in made.activity.items()]
+        connection.execute(one.values(last_accessed=bindparam("at")), seen)
 
 
 def _remembered(one: AppliedOp, now: datetime) -> dict[str, Any]:

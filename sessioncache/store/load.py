@@ -9,14 +9,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, select, tuple_
+from sqlalchemy import Connection, Text, and_, cast, delete, func, select, tuple_
 
+from sessioncache import info
+from sessioncache.errors import CorruptRecord
 from sessioncache.message import element, from_json, milliseconds
 from sessioncache.op import remembered
 from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.snapshot import Snapshot
+from sessioncache.store.details import readable_object
 
 FIRST_PAGE = 200
+# More messages than any session has.
+EVERY = 2**53
 # Characters of an op id; applied_ops also holds message ids of messages that were removed, which may be longer.
 OP_ID = 16
 LARGEST_PAGE = 2000
@@ -26,11 +31,10 @@ def snapshot(connection: Connection, session_key: str, window: int, window_bytes
     """The current session of a key and its newest messages, at most ``window`` and ``window_bytes`` of them."""
     session = sessions.c
     found = connection.execute(
-        select(routes.c.version, session.session_id, session.owner, session.message_count, session.created_at,
-               session.updated_at, session.last_accessed)
+        select(routes.c.version, cast(session.metadata, Text).label("metadata_text"), *_KNOWN)
         .join_from(routes, sessions, and_(session.session_id == routes.c.session_id, ~session.deleted), isouter=True)
         .where(routes.c.session_key == session_key)
-    ).one_or_none()  # fmt: skip
+    ).one_or_none()
     if found is None:
         return Snapshot("", 0, 0, "", 0, 0, 0, [], [])
     ops = recent_ops(connection, session_key, found.version, keep_ops)
@@ -48,7 +52,34 @@ def snapshot(connection: Connection, session_key: str, window: int, window_bytes
         accessed,
         ops,
         elements,
+        _fields(found, updated),
     )
+
+
+_OTHERS = ("title", *info.NAMES, *info.FLAGS, *info.COUNTERS, *info.LABELS, "parent_id")
+_KNOWN = [
+    sessions.c[name]
+    for name in (
+        "session_id",
+        "owner",
+        "message_count",
+        "created_at",
+        "updated_at",
+        "last_accessed",
+        "last_message_at",
+        "told",
+    )
+] + [cast(sessions.c.origin, Text).label("origin_text"), *(sessions.c[name] for name in _OTHERS)]
+
+
+def _fields(row: Any, updated_ms: int) -> dict[str, str | bytes | int]:
+    """What ``meta`` holds of a session besides what every script knows; only what is not empty."""
+    columns = {name: getattr(row, name) for name in _OTHERS}
+    columns["metadata"] = readable_object(row.metadata_text, row.session_id)
+    columns["origin"] = readable_object(row.origin_text, row.session_id) or None
+    columns["last_message_ms"] = milliseconds(row.last_message_at) if row.last_message_at else None
+    columns["told"] = updated_ms if row.told else None
+    return {name: value for name, value in info.fields(columns).items() if value not in ("", "0")}
 
 
 def newest(connection: Connection, session_id: str, count: int, max_bytes: int) -> list[bytes]:
@@ -76,11 +107,24 @@ def older(connection: Connection, session_id: str, before: int | None, limit: in
     if before is not None:
         wanted = wanted.where(column.seq < before)
     rows = connection.execute(wanted.order_by(column.seq.desc()).limit(limit))
-    return [_element(row) for row in rows][::-1]
+    return [_element(row, session_id) for row in rows][::-1]
 
 
-def _element(row: Any) -> bytes:
-    return element(row.seq, milliseconds(row.created_at), row.message_id, from_json(row.body))
+def newer(connection: Connection, session_id: str, after: int, limit: int) -> list[bytes]:
+    """The first ``limit`` messages with a seq above ``after``, as elements, oldest first."""
+    column = messages.c
+    wanted = select(column.seq, column.message_id, column.created_at, column.body).where(column.session_id == session_id)
+    rows = connection.execute(wanted.where(column.seq > after).order_by(column.seq).limit(limit))
+    return [_element(row, session_id) for row in rows]
+
+
+def _element(row: Any, session_id: str) -> bytes:
+    try:
+        return element(row.seq, milliseconds(row.created_at), row.message_id, from_json(row.body))
+    except ValueError as error:
+        raise CorruptRecord(
+            f"Message {row.seq} of session {session_id} cannot be read from the database; mend or remove its row."
+        ) from error
 
 
 def recent_ops(connection: Connection, session_key: str, version: int, keep: int) -> list[list[tuple[str, int]]]:
@@ -114,6 +158,12 @@ def recent_ops(connection: Connection, session_key: str, version: int, keep: int
 
 def _version(pair: tuple[str, int]) -> int:
     return pair[1]
+
+
+def has_message(connection: Connection, session_id: str, message_id: str) -> bool:
+    """Whether the session has this message."""
+    wanted = select(messages.c.seq).where(messages.c.session_id == session_id, messages.c.message_id == message_id)
+    return connection.scalar(wanted) is not None
 
 
 def is_deleted(connection: Connection, session_id: str) -> bool:

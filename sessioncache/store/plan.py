@@ -8,6 +8,9 @@ Rules (design section 5, *Draining*), tried in the protocol's model:
   after the key's, with all that follow, and the hot copy is dropped.
 - An op for a deleted session becomes a dead letter (I6); one for a session that is no longer current is kept under the
   session it was written for. In both cases the hot copy is dropped.
+- An op for a session that has become another key's becomes a dead letter too; a deletion of it is ignored, because
+  whoever deletes looks whether it worked. A session that is not current keeps its order: what comes late for it gets a
+  seq after its last one.
 
 Assumes that the log is in version order and whole groups, and that the key's route is locked.
 """
@@ -15,116 +18,19 @@ Assumes that the log is in version order and whole groups, and that the key's ro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from sessioncache import op as ops
 from sessioncache.op import Op
+from sessioncache.store.planned import Activity, AppliedOp, Log, NewMessage, Outcome, Plan, Route, Standing
 
-DELETED = "session_deleted"
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """The head of one key's pending log."""
-
-    session_key: str
-    ops: Sequence[Op]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a key stands in the store: its current session id, ``""`` for none, and its version."""
-
-    session_id: str
-    version: int
-
-
-@dataclass(slots=True)
-class Standing:
-    """What the store knows before a transaction.
-
-    Attributes:
-        routes: by session key.
-        known: the versions of what was applied, by ``(session id, op id or message id)``.
-        refused: the same of what was refused: until an ack has moved them to the dead letters, they are again.
-        deleted: ids of deleted sessions.
-    """
-
-    routes: dict[str, Route]
-    known: dict[tuple[str, str], int]
-    refused: set[tuple[str, str]]
-    deleted: set[str]
-
-
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """A message to insert."""
-
-    session_id: str
-    seq: int
-    message_id: str
-    at_ms: int
-    packed: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class AppliedOp:
-    """An op to remember."""
-
-    session_key: str
-    op: Op
-    version: int
-    refused: bool = False
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of one key's log.
-
-    Attributes:
-        applied: names of the ops that the store has, repeats included, in log order.
-        refused: names of the ops that go to the dead letters, with the reason.
-        version: the key's version in the store.
-        drop: whether the hot copy is wrong.
-    """
-
-    session_key: str
-    version: int
-    applied: list[str] = field(default_factory=list)
-    refused: list[tuple[str, str]] = field(default_factory=list)
-    drop: bool = False
-    repeats: int = 0
-    renumbered: int = 0
-
-
-@dataclass(slots=True)
-class Activity:
-    """What happened to one session: messages added, its last seq, times in milliseconds (0: not)."""
-
-    added: int = 0
-    last_seq: int = 0
-    message_ms: int = 0
-    accessed_ms: int = 0
-
-
-@dataclass(slots=True)
-class Plan:
-    """What one transaction does, for all its keys."""
-
-    starts: list[tuple[str, Op]] = field(default_factory=list)
-    messages: list[NewMessage] = field(default_factory=list)
-    activity: dict[str, Activity] = field(default_factory=dict)
-    deletes: dict[str, int] = field(default_factory=dict)
-    ends: dict[str, int] = field(default_factory=dict)
-    applied_ops: list[AppliedOp] = field(default_factory=list)
-    routes: dict[str, Route] = field(default_factory=dict)
-    outcomes: list[Outcome] = field(default_factory=list)
+DELETED, MOVED = "session_deleted", "session_moved"
+RESET, SWITCHED = "session_reset", "session_switch"
 
 
 def known_id(op: Op) -> str:
     """The id by which the store remembers an op."""
-    return ops.message_of(op)[0] if op.kind == ops.APPEND else op.op_id
+    return ops.message_of(op)[0] if op.kind in ops.MESSAGE_KINDS else op.op_id
 
 
 def plan(logs: Sequence[Log], standing: Standing) -> Plan:
@@ -143,6 +49,7 @@ class _KeyPlan:
         self.key, self.standing, self.made = session_key, standing, made
         self.current, self.version = route.session_id, route.version
         self.outcome = Outcome(session_key, route.version)
+        self.step = 0
 
     def follow(self, log: Sequence[Op]) -> None:
         """Add to the plan what these ops do."""
@@ -161,55 +68,108 @@ class _KeyPlan:
             # Redis took a repeat for new, or gave its version out again: its hot copy does not tell what is stored.
             self.outcome.drop |= op.version != self.standing.known[name]
             self.outcome.applied.append(op.name)
-        elif op.session_id in self.standing.deleted:
+        elif reason := self._reason_to_refuse(op):
             self.made.applied_ops.append(AppliedOp(self.key, op, self.version, refused=True))
-            self._refuse(op)
+            self._refuse(op, reason)
         else:
             self._apply(op)
             self.outcome.applied.append(op.name)
 
-    def _refuse(self, op: Op) -> None:
+    def _reason_to_refuse(self, op: Op) -> str:
+        if op.kind in (ops.LEAVE, ops.DELETE, ops.START):
+            return DELETED if op.kind == ops.START and op.session_id in self.standing.deleted else ""
+        if op.session_id in self.standing.deleted:
+            return DELETED
+        key = self.standing.keys.get(op.session_id)
+        return MOVED if key != self.key and (key is not None or op.kind == ops.SWITCH) else ""
+
+    def _refuse(self, op: Op, reason: str = DELETED) -> None:
         self.standing.refused.add((op.session_id, known_id(op)))
         self.outcome.drop = True
-        self.outcome.refused.append((op.name, DELETED))
+        self.outcome.refused.append((op.name, reason))
 
     def _apply(self, op: Op) -> None:
-        if op.version <= self.version or self.outcome.renumbered:
+        last_seq = self.standing.last_seqs.get(op.session_id, 0) if op.kind in ops.MESSAGE_KINDS else 0
+        if op.version <= max(self.version, last_seq) or self.outcome.renumbered:
             self.outcome.renumbered += 1
             self.outcome.drop = True
-        self.version = self.version + 1 if self.outcome.renumbered else op.version
+        self.version = max(self.version, last_seq) + 1 if self.outcome.renumbered else op.version
         self.standing.known[op.session_id, known_id(op)] = self.version
-        if op.kind != ops.APPEND:
+        if op.kind not in ops.MESSAGE_KINDS:
             self.made.applied_ops.append(AppliedOp(self.key, op, self.version))
         self._EFFECTS[op.kind](self, op)
 
+    def _seen(self, op: Op) -> Activity:
+        seen = self.made.activity.setdefault(op.session_id, Activity())
+        seen.accessed_ms = op.at_ms
+        return seen
+
     def _append(self, op: Op) -> None:
         message_id, packed = ops.message_of(op)
-        self.made.messages.append(NewMessage(op.session_id, self.version, message_id, op.at_ms, packed))
-        seen = self.made.activity.setdefault(op.session_id, Activity())
+        self.step += bool(self.made.step(self.step).edits)
+        self.made.step(self.step).messages.append(NewMessage(op.session_id, self.version, message_id, op.at_ms, packed))
+        self.standing.last_seqs[op.session_id] = self.version
+        seen = self._seen(op)
         seen.added += 1
-        seen.last_seq, seen.message_ms, seen.accessed_ms = self.version, op.at_ms, op.at_ms
+        seen.last_seq, seen.message_ms = self.version, op.at_ms
+        if op.kind == ops.APPEND:
+            seen.active_ms = op.at_ms
         self.outcome.drop |= op.session_id != self.current
 
+    def _edit(self, op: Op) -> None:
+        self.made.step(self.step).edits.append((self.key, op))
+        if op.kind == ops.CLEAR:
+            self.made.updates.append(op)
+        self._seen(op)
+        self.outcome.drop |= op.session_id != self.current
+
+    def _update(self, op: Op) -> None:
+        self.made.updates.append(op)
+        seen = self._seen(op)
+        if op.payload.startswith(b"1"):
+            seen.active_ms = op.at_ms
+
     def _start(self, op: Op) -> None:
-        if self.current:
-            self.made.ends[self.current] = op.at_ms
+        if self.current and op.payload.startswith(b"1"):
+            self.made.kept[op.session_id] = self.current
+        self.made.end(self.current, op.at_ms, RESET)
         self.made.starts.append((self.key, op))
+        self.standing.keys[op.session_id] = self.key
         self.current = op.session_id
 
+    def _switch(self, op: Op) -> None:
+        if self.current != op.session_id:
+            self.made.end(self.current, op.at_ms, SWITCHED)
+        self.made.ends.pop(op.session_id, None)
+        self.made.resumed.add(op.session_id)
+        self._seen(op)
+        self.current = op.session_id
+
+    def _leave(self, op: Op) -> None:
+        self.made.left.append((self.key, op.session_id))
+        if self.current == op.session_id:
+            self.made.end(op.session_id, op.at_ms, op.payload.decode())
+            self.current = ""
+
     def _delete(self, op: Op) -> None:
+        if self.standing.keys.get(op.session_id) != self.key:
+            self.outcome.drop = True
+            return
         self.made.deletes[op.session_id] = op.at_ms
         self.standing.deleted.add(op.session_id)
         if self.current == op.session_id:
             self.current = ""
 
     def _touch(self, op: Op) -> None:
-        seen = self.made.activity.setdefault(op.session_id, Activity())
-        seen.accessed_ms = op.at_ms
+        self._seen(op)
 
     _EFFECTS: ClassVar[dict[str, Callable[[_KeyPlan, Op], None]]] = {
-        ops.APPEND: _append,
+        **dict.fromkeys(ops.MESSAGE_KINDS, _append),
+        **dict.fromkeys((ops.REPLACE, ops.TRUNCATE, ops.CLEAR, ops.REMOVE, ops.EDIT), _edit),
+        ops.UPDATE: _update,
         ops.START: _start,
+        ops.SWITCH: _switch,
+        ops.LEAVE: _leave,
         ops.DELETE: _delete,
         ops.TOUCH: _touch,
     }

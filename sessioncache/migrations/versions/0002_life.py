@@ -39,6 +39,7 @@ def upgrade() -> None:
     else:
         _name_row_ids()
     op.add_column("sessions", sa.Column("cost_nano", sa.BigInteger, nullable=False, server_default=sa.text("0")))
+    op.add_column("sessions", sa.Column("claims", sa.BigInteger, nullable=False, server_default=sa.text("0")))
     for name in NAMES:
         op.add_column("sessions", sa.Column(name, sa.String(255)))
     op.add_column("sessions", sa.Column("told", sa.Boolean, nullable=False, server_default=sa.false()))

@@ -1,0 +1,102 @@
+"""What every change of a session has in common: its terms, and why it may be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sessioncache.errors import Backpressure, TurnLost, VersionConflict
+from sessioncache.flow import Flow, Ring
+from sessioncache.keys import SessionKeys
+from sessioncache.repeat import evaluate
+from sessioncache.scripts import Script
+from sessioncache.state import State, ms
+
+Arguments = Sequence[str | bytes | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Which change it is, and on what terms it may happen.
+
+    Attributes:
+        session_id: the session it is for; ``""`` for a key without one.
+        op_id: the same one makes it a repeat.
+        expected_version: the version the key must have; None for any.
+        turn: the token of the turn that must be held; ``""`` for none.
+        quiet: only while nothing is pending and nobody holds the key.
+    """
+
+    session_id: str
+    op_id: str
+    expected_version: int | None = None
+    turn: str = ""
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Another session, or none (``""``), is current; ``deleted`` is the id that was deleted last, ``""`` if unknown."""
+
+    current: str
+    deleted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A quiet change found the key dirty or held."""
+
+
+def all_keys(keys: SessionKeys) -> tuple[str, ...]:
+    """The Redis keys of every change."""
+    return keys.meta, keys.history, keys.pending, keys.dirty, keys.wake, keys.turn, keys.holds
+
+
+def ring(state: State, keys: SessionKeys, nobody_was_about: int) -> Flow[None]:
+    """Send a nudge, if the script says that nobody is about."""
+    if nobody_was_about:
+        yield Ring(state.lane_of(keys.partition))
+
+
+def change(
+    state: State, script: Script, keys: SessionKeys, terms: Change, *more: str | bytes | int
+) -> Flow[list[Any] | Moved | Busy | None]:
+    """Run a script that changes a session; what it answered, or why it did not happen.
+
+    Raises:
+        VersionConflict, TurnLost: the terms do not hold; nothing was written.
+        Backpressure: the pending log is full; nothing was written.
+    """
+    settings, expected = state.settings, terms.expected_version
+    reply: list[Any] = yield from evaluate(
+        state, script, all_keys(keys), state.ttl_ms(), ms(settings.wake), settings.max_pending, settings.keep_ops,
+        keys.session_key, terms.session_id, "" if expected is None else expected, terms.turn, terms.op_id,
+        ms(settings.hold) if terms.quiet else "", *more,
+    )  # fmt: skip
+    match reply[0]:
+        case b"miss":
+            return None
+        case b"moved":
+            return Moved(reply[1].decode(), reply[2].decode())
+        case b"busy":
+            return Busy()
+        case b"conflict":
+            raise VersionConflict(
+                f"The version is {int(reply[1])}, not {expected}; read again and decide anew.",
+                expected=int(expected or 0),
+                current=int(reply[1]),
+            )
+        case b"lost":
+            raise TurnLost(f"The turn in {keys.session_key!r} was lost to another server; nothing was written.")
+        case b"full":
+            raise full(keys, reply[1])
+    return reply
+
+
+def full(keys: SessionKeys, pending: int) -> Backpressure:
+    """The error for a pending log without room."""
+    return Backpressure(
+        f"{pending} ops of session key {keys.session_key!r} wait for the store, as many as max_pending allows; "
+        "see that workers run and the database is up, then try again."
+    )

@@ -1,0 +1,103 @@
+"""Draining, the hot tier's half: claim dirty keys, look at their logs, acknowledge what the store has; the backlog."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sessioncache import scripts
+from sessioncache.errors import InvalidKey
+from sessioncache.flow import Flow
+from sessioncache.keys import PartitionKeys, SessionKeys, check_session_key
+from sessioncache.repeat import evaluate
+from sessioncache.state import State, ms
+
+log = logging.getLogger("sessioncache.hot")
+
+
+def claim(state: State, partition: PartitionKeys, limit: int, mode: str) -> Flow[list[str]]:
+    """Session keys to drain, taken for ``visibility``; ``mode`` as in claim.lua."""
+    settings = state.settings
+    keys = (partition.dirty, partition.wake)
+    reply = yield from evaluate(state, scripts.CLAIM, keys, limit, ms(settings.visibility), ms(settings.wake), mode)
+    return _session_keys(reply)
+
+
+def _session_keys(members: Sequence[bytes]) -> list[str]:
+    """Those that are session keys; whatever else somebody put there by hand is passed over, with a warning."""
+    found = []
+    for member in members:
+        try:
+            found.append(check_session_key(member.decode()))
+        except (UnicodeDecodeError, InvalidKey):
+            log.warning("a dirty index holds %r, which is no session key; remove it with ZREM", member[:100])
+    return found
+
+
+def peek(state: State, keys: Sequence[SessionKeys], max_ops: int, max_bytes: int) -> Flow[list[list[bytes]]]:
+    """The heads of the pending logs of session keys of one partition, in whole groups."""
+    pending = tuple(key.pending for key in keys)
+    logs: list[list[bytes]] = yield from evaluate(state, scripts.PEEK, pending, max_ops, max_bytes)
+    return logs
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What the store says of one key's log: ops it has, ops it refused with a reason (by name), the key's version there.
+
+    ``drop``: the hot copy does not tell what the store has.
+    """
+
+    keys: SessionKeys
+    applied: list[str]
+    refused: list[tuple[str, str]]
+    version: int
+    drop: bool
+
+
+def ack(state: State, partition: PartitionKeys, acks: Sequence[Ack]) -> Flow[list[int]]:
+    """Remove from pending logs what the store has; the number of ops removed from each."""
+    keys: list[str] = [partition.dirty, partition.dead]
+    args: list[str | bytes | int] = []
+    for one in acks:
+        keys += one.keys.pending, one.keys.meta, one.keys.history, one.keys.lease
+        args += one.keys.session_key, one.version, int(one.drop), len(one.refused), len(one.applied)
+        args += (part for pair in one.refused for part in pair)
+        args += one.applied
+    removed: list[int] = yield from evaluate(state, scripts.ACK, tuple(keys), *args)
+    return removed
+
+
+def layout(state: State, version: int, partitions: int, *, record: bool) -> Flow[tuple[int, int] | None]:
+    """Layout version and partitions that Redis was laid out for; None where nothing is recorded."""
+    keys = (state.keyspace.layout,)
+    reply = yield from evaluate(state, scripts.LAYOUT, keys, version, partitions, int(record))
+    return (int(reply[0]), int(reply[1])) if reply else None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The backlog of one partition, with the names of some of its dirty session keys.
+
+    ``overdue``: for how long a key has been due, in seconds; 0 or less if none is.
+    """
+
+    dirty: int
+    dead: int
+    now_ms: int
+    overdue: float
+    session_keys: list[str]
+
+
+def stats(state: State, partition: PartitionKeys, limit: int) -> Flow[Backlog]:
+    """The backlog of a partition."""
+    reply = yield from evaluate(state, scripts.STATS, (partition.dirty, partition.dead), limit)
+    dirty, dead, now_ms, since_ms, *session_keys = reply
+    overdue = (int(now_ms) - int(since_ms)) / 1000
+    return Backlog(dirty, dead, int(now_ms), overdue, _session_keys(session_keys))
+
+
+def forget_dead(state: State, partition: PartitionKeys, letters: Sequence[bytes]) -> Flow[int]:
+    """Remove dead letters; how many there were."""
+    return int((yield from evaluate(state, scripts.FORGET_DEAD, (partition.dead,), *letters)))

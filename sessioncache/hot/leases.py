@@ -1,0 +1,27 @@
+"""Holds and turns: what ends by itself unless it is kept; and the schedule's turn, one process at a time."""
+
+from __future__ import annotations
+
+from sessioncache import scripts
+from sessioncache.flow import Flow
+from sessioncache.keys import SessionKeys
+from sessioncache.repeat import evaluate
+from sessioncache.state import State, ms
+
+
+def hold(state: State, keys: SessionKeys, member: str, ttl: float) -> Flow[None]:
+    """Hold a session key for ``ttl`` seconds from now, also if it was held already; 0 lets it go."""
+    yield from evaluate(state, scripts.HOLD, (keys.holds,), f"{keys.session_key}\n{member}", ms(ttl) if ttl else 0)
+
+
+def turn(state: State, keys: SessionKeys, verb: str, token: str, ttl: float, session_id: str) -> Flow[str]:
+    """Take, keep or end a turn: ``ours``, ``taken``, ``moved`` or ``miss`` (see turn.lua)."""
+    three = (keys.meta, keys.history, keys.turn)
+    reply = yield from evaluate(state, scripts.TURN, three, verb, token, ms(ttl), session_id)
+    verdict: str = reply.decode()
+    return verdict
+
+
+def schedule(state: State, token: str, seconds: float) -> Flow[bool]:
+    """Whether this process runs the schedule for the next ``seconds``; 0 gives it back."""
+    return bool((yield from evaluate(state, scripts.SCHEDULE, (state.keyspace.schedule,), token, round(seconds * 1000))))

@@ -1,0 +1,158 @@
+"""Reading the hot tier, and bringing copies into it: open, read, lease, publish, release, evict, layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sessioncache import scripts
+from sessioncache.flow import Flow
+from sessioncache.hot.change import all_keys, full, ring
+from sessioncache.hot.writing import Opened, fields_of
+from sessioncache.keys import SessionKeys
+from sessioncache.near import Copy
+from sessioncache.op import new_op_id
+from sessioncache.repeat import evaluate
+from sessioncache.snapshot import Snapshot
+from sessioncache.state import State, ms
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """What `open_session` begins a session with, if it does: opaque for the script, and as fields of meta."""
+
+    session_id: str
+    op_id: str
+    payload: bytes
+    fields: Mapping[str, bytes | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why nothing was opened: ``none``, ``other`` (another owner's), ``there``, or ``clock`` with Redis's time."""
+
+    why: str
+    at_ms: int = 0
+
+
+def open_session(
+    state: State, keys: SessionKeys, verb: str, owner: str, begin: Begin, policies: Sequence[str | int]
+) -> Flow[Opened | Refused | None]:
+    """Open what is current, or begin a session, as ``verb`` says (see open.lua)."""
+    settings = state.settings
+    reply = yield from evaluate(
+        state, scripts.OPEN, all_keys(keys), state.ttl_ms(), ms(settings.wake), settings.max_pending, settings.keep_ops,
+        keys.session_key, begin.session_id, "", "", begin.op_id, ms(settings.hold), verb, ms(settings.touch), new_op_id(),
+        owner, begin.payload, len(begin.fields), *(part for pair in begin.fields.items() for part in pair), *policies,
+    )  # fmt: skip
+    match reply[0]:
+        case b"miss":
+            return None
+        case b"full":
+            raise full(keys, reply[1])
+        case b"ok":
+            yield from ring(state, keys, reply[1])
+            return Opened(reply[3].decode(), reply[2] == b"1", fields_of(reply[4:]))
+    return Refused(reply[0].decode(), int(reply[1]) if reply[1:] else 0)
+
+
+def look(state: State, keys: SessionKeys) -> Flow[dict[str, bytes] | None]:
+    """What meta holds of the current session; this is no access. ``session_id`` is missing where there is none."""
+    reply = yield from evaluate(state, scripts.LOOK, (keys.meta, keys.history))
+    return None if reply[0] == b"miss" else fields_of(reply[1:])
+
+
+def tell(
+    state: State,
+    keys: SessionKeys,
+    session_id: str,
+    op_id: str,
+    payload: bytes,
+    ahead_ms: int,
+    policies: Sequence[str | int],
+) -> Flow[Opened | Refused | None]:
+    """Whether the policy is about to reset this session, and nobody was told; then somebody has been told."""
+    settings = state.settings
+    reply = yield from evaluate(
+        state, scripts.TELL, all_keys(keys), state.ttl_ms(), ms(settings.wake), settings.max_pending, settings.keep_ops,
+        keys.session_key, session_id, "", "", op_id, ms(settings.hold), payload, ahead_ms, *policies,
+    )  # fmt: skip
+    match reply[0]:
+        case b"miss":
+            return None
+        case b"full":
+            raise full(keys, reply[1])
+        case b"ok":
+            yield from ring(state, keys, reply[1])
+            return Opened(reply[2].decode(), had_activity=False, fields=fields_of(reply[3:]))
+    return Refused(reply[0].decode(), int(reply[1]) if reply[1:] else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A valid hot copy: where the session stands (``session_id`` is ``""`` for none), and all or the newer messages."""
+
+    delta: bool
+    session_id: str
+    version: int
+    revision: str
+    total: int
+    owner: str
+    elements: list[bytes]
+
+
+def read(state: State, keys: SessionKeys, want: int, have: Copy | None, op_id: str) -> Flow[Found | None]:
+    """Read the newest ``want`` messages (-1: all that are hot), or those that came after ``have``."""
+    settings = state.settings
+    known = (have.session_id, have.revision, have.version, have.total) if have else ("", "", "", "")
+    five = all_keys(keys)[:5]
+    reply = yield from evaluate(
+        state, scripts.READ, five, state.ttl_ms(), ms(settings.wake), settings.max_pending, ms(settings.touch),
+        op_id, keys.session_key, want, *known,
+    )  # fmt: skip
+    if reply[0] == b"miss":
+        return None
+    kind, session_id, version, revision, total, owner, nobody, *elements = reply
+    yield from ring(state, keys, nobody)
+    return Found(
+        kind == b"delta",
+        session_id.decode(),
+        int(version),
+        revision.decode(),
+        int(total),
+        owner.decode(),
+        elements,
+    )
+
+
+def lease(state: State, keys: SessionKeys, token: str) -> Flow[bool | None]:
+    """True: the right to hydrate is ours; False: somebody else's; None: there is nothing to hydrate."""
+    four = (keys.meta, keys.history, keys.pending, keys.lease)
+    reply = yield from evaluate(state, scripts.LEASE, four, token, ms(state.settings.lease))
+    return None if reply[0] == b"have" else bool(reply[0] == b"ours")
+
+
+def publish(state: State, keys: SessionKeys, token: str, copy: Snapshot) -> Flow[str]:
+    """``ok``, ``lost`` (the lease is not ours any more) or ``dirty`` (ops came in: drain and load again)."""
+    four = (keys.meta, keys.history, keys.pending, keys.lease)
+    ttl_ms = state.ttl_ms() if copy.session_id else ms(state.settings.unknown_ttl)
+    ops = ";".join(" ".join(f"{op_id}:{version}" for op_id, version in group) for group in copy.ops)
+    fields: dict[str, str | bytes | int] = {
+        "session_id": copy.session_id, "version": copy.version, "revision": token, "total": copy.total, "owner": copy.owner,
+        "created_ms": copy.created_ms, "updated_ms": copy.updated_ms, "accessed_ms": copy.accessed_ms,
+        "touched_ms": copy.accessed_ms, "ops": ops, **copy.fields,
+    }  # fmt: skip
+    flat = (part for pair in fields.items() for part in pair)
+    reply = yield from evaluate(state, scripts.PUBLISH, four, token, ttl_ms, len(fields), *flat, *copy.elements)
+    verdict: str = reply.decode()
+    return verdict
+
+
+def release(state: State, keys: SessionKeys, token: str) -> Flow[None]:
+    """Give the lease back, if it is still ours."""
+    yield from evaluate(state, scripts.RELEASE, (keys.lease,), token)
+
+
+def evict(state: State, keys: SessionKeys) -> Flow[bool]:
+    """Drop the hot copy; True if there was one."""
+    return bool((yield from evaluate(state, scripts.EVICT, (keys.meta, keys.history))))

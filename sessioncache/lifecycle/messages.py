@@ -1,0 +1,225 @@
+"""Messages: append, read, page, and change those that stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+
+from sessioncache import read_through
+from sessioncache.errors import InvalidInput, InvalidKey, InvalidMessage
+from sessioncache.flow import Flow
+from sessioncache.hot import writing
+from sessioncache.hot.change import Moved
+from sessioncache.hot.writing import Appended, Below, Edited
+from sessioncache.keys import check_name
+from sessioncache.lifecycle.handle import Handle, changed, not_current
+from sessioncache.message import Messages, Record, element, encode, record
+from sessioncache.op import APPEND, CLEAR, EDIT, EVENT, REMOVE, TRUNCATE, message_ids, new_op_id, op_id_of, replacing_ids
+from sessioncache.state import State
+
+MAX_COUNT = 2**53
+
+
+def append(
+    state: State,
+    handle: Handle,
+    messages: dict[str, Any] | Sequence[dict[str, Any]],
+    ids: str | Sequence[str] | None,
+    expected_version: int | None,
+    *,
+    activity: bool,
+) -> Flow[list[Record]]:
+    """Append one message or several, all or none of them; their records, in order.
+
+    Raises:
+        InvalidMessage, InvalidKey: a message or an id is refused; nothing was written.
+        SessionMoved, SessionDeleted: the handle's session is not current any more.
+        VersionConflict, TurnLost: the terms do not hold.
+        Backpressure: the pending log is full.
+    """
+    packed = _encoded(state, _as_list(messages))
+    names, op_ids = _names(handle.session_id, ids, len(packed))
+    terms = handle.change(expected_version)
+    if not packed:
+        return []
+    items = [(op_id, item) for op_id, item in zip(op_ids, _named(names, packed), strict=True)]
+    attempt = partial(writing.append, state, handle.keys, terms, APPEND if activity else EVENT, items)
+    reply = yield from changed(state, handle, attempt)
+    stamped = zip(reply.stamps, names, packed, strict=True)
+    elements = [element(seq, at_ms, name, one) for (seq, at_ms), name, one in stamped]
+    state.counters.add("appends")
+    state.counters.add("messages_appended", len(elements))
+    _extend_near(state, handle, reply, elements)
+    return [record(one) for one in elements]
+
+
+def _encoded(state: State, messages: Sequence[dict[str, Any]]) -> list[bytes]:
+    settings = state.settings
+    packed = [encode(one, settings.max_message_bytes) for one in messages]
+    if sum(map(len, packed)) > max(settings.batch_bytes, settings.max_message_bytes):
+        raise InvalidMessage(f"One call takes at most batch_bytes ({settings.batch_bytes}); append in pieces.")
+    return packed
+
+
+def _named(names: Sequence[str], packed: Sequence[bytes]) -> list[bytes]:
+    return [name.encode() + b"\n" + one for name, one in zip(names, packed, strict=True)]
+
+
+def _as_list(messages: dict[str, Any] | Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    if isinstance(messages, dict):
+        return [messages]
+    if isinstance(messages, list | tuple):
+        return messages
+    raise InvalidMessage(f"It takes a message or a list of messages, not {type(messages).__name__}.")
+
+
+def _names(session_id: str, ids: str | Sequence[str] | None, count: int) -> tuple[list[str], list[str]]:
+    """Message ids and op ids; messages without ids of their own share one op id."""
+    if ids is None:
+        op_id = new_op_id()
+        return message_ids(op_id, count), [op_id] * count
+    if not isinstance(ids, str | list | tuple):
+        raise InvalidKey(f"id takes a message id or a list of them, not {type(ids).__name__}.")
+    names = [check_name(one, "message id") for one in ([ids] if isinstance(ids, str) else ids)]
+    if len(names) != count or len(set(names)) != count:
+        raise InvalidKey(f"{count} messages need {count} different ids, not {len(set(names))}.")
+    return names, [op_id_of(session_id, name) for name in names]
+
+
+def _extend_near(state: State, handle: Handle, reply: Appended, elements: list[bytes]) -> None:
+    """Extend the near copy by one's own append, if nothing came between."""
+    near = state.near.get(handle.keys.session_key)
+    if near is None or (near.session_id, near.revision) != (handle.session_id, reply.revision):
+        return
+    if near.version == reply.before and reply.version == reply.before + len(elements):
+        state.near.put(handle.keys.session_key, state.near.extend(near, reply.version, elements))
+
+
+def number(value: object, what: str, *, least: int = 0) -> int:
+    """A count or seq from the caller.
+
+    Raises:
+        InvalidInput: no integer, negative, or beyond 2**53.
+    """
+    if type(value) is not int or not least <= value <= MAX_COUNT:
+        raise InvalidInput(f"{what} is an integer from {least} to 2**53, not {value!r:.40}.")
+    return value
+
+
+def messages(state: State, handle: Handle, limit: int | None, before: int | None) -> Flow[Messages]:
+    """The newest ``limit`` messages (None: all) of the handle's session, of those with a seq below ``before``.
+
+    Raises:
+        SessionMoved, SessionDeleted: the handle's session is not current any more.
+    """
+    wanted = None if limit is None else number(limit, "limit")
+    if before is None:
+        view = yield from read_through.read(state, handle.keys, wanted)
+    else:
+        view = yield from read_through.page(
+            state, handle.keys, read_through.Page(before=number(before, "before"), limit=wanted)
+        )
+    if view.session_id != handle.session_id:
+        raise (yield from not_current(state, handle, Moved(view.session_id)))
+    return view.messages
+
+
+def following(state: State, handle: Handle, after: int, limit: int) -> Flow[Messages]:
+    """The first ``limit`` messages of the handle's session with a seq above ``after``.
+
+    Raises:
+        SessionMoved, SessionDeleted: the handle's session is not current any more.
+    """
+    page = read_through.Page(after=number(after, "after"), limit=number(limit, "page", least=1))
+    view = yield from read_through.page(state, handle.keys, page)
+    if view.session_id != handle.session_id:
+        raise (yield from not_current(state, handle, Moved(view.session_id)))
+    return view.messages
+
+
+def pop(state: State, handle: Handle, expected_version: int | None) -> Flow[Record | None]:
+    """Remove the newest message; what it was, None if there is none.
+
+    Raises:
+        SessionMoved, SessionDeleted, VersionConflict, TurnLost, Backpressure: as for `append`.
+        HotTierUnavailable: it was removed, but the answer was lost and so was what it said.
+    """
+    attempt = partial(writing.pop, state, handle.keys, handle.change(expected_version))
+    found = yield from changed(state, handle, attempt)
+    return record(found) if found else None
+
+
+def truncate(state: State, handle: Handle, left: int, expected_version: int | None) -> Flow[int]:
+    """Keep the first ``left`` messages; how many there are now.
+
+    Raises:
+        SessionMoved, SessionDeleted, VersionConflict, TurnLost, Backpressure: as for `append`.
+    """
+    left = number(left, "The number of messages to keep")
+    attempt = partial(writing.truncate, state, handle.keys, handle.change(expected_version), TRUNCATE, left)
+    return (yield from changed(state, handle, attempt))
+
+
+def clear(state: State, handle: Handle, expected_version: int | None) -> Flow[None]:
+    """Remove all messages, the consolidated pointer and the summary in the metadata.
+
+    Raises:
+        SessionMoved, SessionDeleted, VersionConflict, TurnLost, Backpressure: as for `append`.
+    """
+    attempt = partial(writing.truncate, state, handle.keys, handle.change(expected_version), CLEAR, 0)
+    yield from changed(state, handle, attempt)
+
+
+def replace(
+    state: State, handle: Handle, messages: Sequence[dict[str, Any]], expected_version: int | None
+) -> Flow[list[Record]]:
+    """Replace all messages by others, all at once; their records.
+
+    Raises:
+        InvalidMessage: a message is refused; nothing was written.
+        SessionMoved, SessionDeleted, VersionConflict, TurnLost, Backpressure: as for `append`.
+    """
+    packed, terms = _encoded(state, _as_list(messages)), handle.change(expected_version)
+    names = replacing_ids(terms.op_id, len(packed))
+    attempt = partial(writing.replace, state, handle.keys, terms, _named(names, packed))
+    version, at_ms = yield from changed(state, handle, attempt)
+    pairs = enumerate(zip(names, packed, strict=True), version + 1)
+    return [record(element(seq, at_ms, name, one)) for seq, (name, one) in pairs]
+
+
+def edit(
+    state: State, handle: Handle, message_id: str, message: dict[str, Any], expected_version: int | None
+) -> Flow[bool]:
+    """Give one message another content; it keeps id, seq and time. False if the session has no such message.
+
+    Raises:
+        InvalidMessage, InvalidKey: the message or its id is refused; nothing was written.
+        SessionMoved, SessionDeleted, VersionConflict, TurnLost, Backpressure: as for `append`.
+    """
+    packed = encode(message, state.settings.max_message_bytes)
+    return (yield from _edit(state, handle, EDIT, message_id, packed, expected_version))
+
+
+def remove(state: State, handle: Handle, message_id: str, expected_version: int | None) -> Flow[bool]:
+    """Remove one message. False if the session has no such message.
+
+    Raises:
+        InvalidKey: the id is refused.
+        SessionMoved, SessionDeleted, VersionConflict, TurnLost, Backpressure: as for `append`.
+    """
+    return (yield from _edit(state, handle, REMOVE, message_id, b"", expected_version))
+
+
+def _edit(
+    state: State, handle: Handle, kind: str, message_id: str, packed: bytes, expected_version: int | None
+) -> Flow[bool]:
+    name, terms, seen_under = check_name(message_id, "message id"), handle.change(expected_version), ""
+    while True:
+        attempt = partial(writing.edit, state, handle.keys, terms, kind, name, packed, seen_under)
+        reply = cast("Edited | Below", (yield from changed(state, handle, attempt)))
+        if not isinstance(reply, Below):
+            return reply.found
+        if not (yield from read_through.has_message(state, handle.keys, handle.session_id, name)):
+            return False
+        seen_under = reply.revision

@@ -1,0 +1,267 @@
+"""Sessions by their ids: read one that is not current, switch to it, resume it, fork it, create one of a given id.
+
+A session belongs to one key at a time. To bring it under a key: note that key's version and revision and drain it; where
+the session belongs to another key, write ``leave`` there, which changes that key's revision, and drain that; claim the
+session's row, if nothing changed that was looked at; write ``switch`` only if the revision is still the noted one. Whoever
+crashes between leaves it current under one key or under none (I6).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from zlib import crc32
+
+from sqlalchemy import Connection
+
+from sessioncache import read_through
+from sessioncache.errors import HydrationTimeout, SessionExists, SessionNotFound, VersionConflict
+from sessioncache.flow import Flow, Pause, Transact
+from sessioncache.flushing import EVERY_KEY
+from sessioncache.hot import draining, writing
+from sessioncache.hot.change import Change, Moved
+from sessioncache.hot.reading import Found
+from sessioncache.keys import SessionKeys, check_name
+from sessioncache.lifecycle.handle import Handle, not_current, not_found, standing
+from sessioncache.lifecycle.messages import number
+from sessioncache.lifecycle.opening import Details, Opening, get_session, new_session_id
+from sessioncache.message import Messages, instant, milliseconds
+from sessioncache.op import new_op_id
+from sessioncache.repeat import pauses
+from sessioncache.state import State
+from sessioncache.store import load, place
+from sessioncache.store.place import Claim, Place
+from sessioncache.store.plan import SWITCHED
+from sessioncache.write_behind import drain_key
+
+
+def _now() -> datetime:
+    """The time, to the millisecond as every other in the store."""
+    return instant(milliseconds(datetime.now(UTC)))
+
+
+_OWN_ID = re.compile(r"\d{8}_\d{6}_([0-9a-f]{8})[0-9a-f]{12}")
+
+
+def located(state: State, session_id: str, owner: str | None) -> Flow[Place]:
+    """Where a session stands, once what is pending under its key is in the store.
+
+    An id that was made here tells the CRC-32 of its first key, so that one that is still pending is found.
+
+    Raises:
+        SessionNotFound: it is unknown, deleted, or another owner's.
+    """
+    check_name(session_id, "session id")
+    if owner is not None:
+        check_name(owner, "owner")
+    found = yield from _place(session_id)
+    if found is None:
+        yield from _drain_first_key(state, session_id)
+        found = yield from _place(session_id)
+    before = None
+    while found is not None and found.session_key != before:
+        before = found.session_key
+        yield from drain_key(state, before)
+        found = yield from _place(session_id)
+    if found is None or found.deleted or (owner is not None and found.owner != owner):
+        raise not_found(f"of id {session_id!r}")
+    return found
+
+
+def _place(session_id: str) -> Flow[Place | None]:
+    found: Place | None = yield Transact(partial(place.place, session_id=session_id), writes=False)
+    return found
+
+
+def _drain_first_key(state: State, session_id: str) -> Flow[None]:
+    own = _OWN_ID.fullmatch(session_id)
+    if own is None:
+        return
+    crc = int(own[1], 16)
+    partition = state.keyspace.of_partition(crc % state.settings.partitions)
+    backlog = yield from draining.stats(state, partition, EVERY_KEY)
+    for session_key in backlog.session_keys:
+        if crc32(session_key.encode()) == crc:
+            yield from drain_key(state, session_key)
+
+
+def read(state: State, session_id: str, owner: str | None, limit: int | None, before: int | None) -> Flow[Messages]:
+    """The newest ``limit`` messages of any session, of those with a seq below ``before``; nothing is cached.
+
+    Raises:
+        SessionNotFound: it is unknown, deleted, or another owner's.
+    """
+    wanted = read_through.Page(
+        before=None if before is None else number(before, "before"),
+        limit=None if limit is None else number(limit, "limit"),
+    )
+    while True:
+        found = yield from located(state, session_id, owner)
+        work = partial(_page_if_there, session_id=session_id, session_key=found.session_key, wanted=wanted)
+        elements: list[bytes] | None = yield Transact(work, writes=False)
+        if elements is not None:
+            return Messages(elements, 0, len(elements))
+
+
+def _page_if_there(
+    connection: Connection, session_id: str, session_key: str, wanted: read_through.Page
+) -> list[bytes] | None:
+    now = place.place(connection, session_id)
+    return wanted.load(connection, session_id) if now and not now.deleted and now.session_key == session_key else None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A key, and which session shall be current under it.
+
+    Attributes:
+        owner: whose the session must be: ``""`` nobody's, None anybody's.
+        checked: raises if what is current now does not allow it.
+    """
+
+    keys: SessionKeys
+    session_id: str
+    owner: str | None
+    checked: Callable[[Found], Flow[None]]
+    turn: str = ""
+
+
+def bring(state: State, target: Target) -> Flow[Opening]:
+    """Make a session the current one of a key.
+
+    Raises:
+        SessionNotFound: it is unknown, deleted, or another owner's.
+        HydrationTimeout: others kept changing the key.
+    """
+    deadline, waits = time.monotonic() + state.settings.hydration_timeout, pauses()
+    while time.monotonic() < deadline:
+        now = yield from read_through.standing(state, target.keys)
+        yield from target.checked(now)
+        if now.session_id == target.session_id or (yield from _brought(state, target, now)):
+            state.near.drop(target.keys.session_key)
+            return (yield from get_session(state, target.keys.session_key, None))
+        yield Pause(next(waits))
+    raise HydrationTimeout(
+        f"Session key {target.keys.session_key!r} kept changing while a session was brought to it; try again."
+    )
+
+
+def _brought(state: State, target: Target, now: Found) -> Flow[bool]:
+    """One try, with the key as it stands now; False if it did not stand still."""
+    session_key = target.keys.session_key
+    yield from drain_key(state, session_key)
+    seen = yield from located(state, target.session_id, None)
+    if target.owner is not None and seen.owner != target.owner:
+        raise not_found(f"of id {target.session_id!r}")
+    left_by = ""
+    if seen.session_key != session_key:
+        left_by = yield from _let_go(state, seen.session_key, target.session_id)
+    wanted = Claim(target.session_id, session_key, now.version, seen, left_by)
+    last_seq: int | None = yield Transact(partial(place.claim, wanted=wanted, now=_now()), writes=True)
+    if last_seq is None:
+        return False
+    terms = Change(now.session_id, new_op_id(), None, target.turn)
+    attempt = partial(writing.switch, state, target.keys, terms, now.revision, target.session_id, last_seq)
+    return (yield from read_through.warm(state, target.keys, attempt)) is True
+
+
+def _let_go(state: State, session_key: str, session_id: str) -> Flow[str]:
+    """Write under a key that a session leaves it, and drain that; the op id."""
+    keys, terms = state.keyspace.of(session_key), Change(session_id, new_op_id())
+    yield from read_through.warm(state, keys, partial(writing.leave, state, keys, terms, SWITCHED))
+    state.near.drop(session_key)
+    yield from drain_key(state, session_key)
+    return terms.op_id
+
+
+def switch(state: State, handle: Handle, session_id: str, expected_version: int | None) -> Flow[Opening]:
+    """Make an earlier session, of this key or of another, the current one; the handle's own ends.
+
+    Raises:
+        SessionNotFound: it is unknown, deleted, or another owner's.
+        SessionMoved, SessionDeleted: the handle's session is not current any more.
+        VersionConflict, TurnLost: the terms do not hold.
+    """
+    check_name(session_id, "session id")
+    expected = handle.change(expected_version).expected_version
+
+    def checked(now: Found) -> Flow[None]:
+        if now.session_id != handle.session_id:
+            raise (yield from not_current(state, handle, Moved(now.session_id)))
+        if expected is not None and now.version != expected:
+            raise VersionConflict(
+                f"The version is {now.version}, not {expected}; read again and decide anew.",
+                expected=expected,
+                current=now.version,
+            )
+
+    if session_id == handle.session_id:
+        yield from checked((yield from standing(state, handle)))
+        return (yield from get_session(state, handle.keys.session_key, None))
+    return (yield from bring(state, Target(handle.keys, session_id, handle.owner, checked, handle.turn)))
+
+
+def resume(state: State, session_id: str, owner: str | None) -> Flow[Opening]:
+    """Make a session the current one of its key again; whatever is current there ends.
+
+    Raises:
+        SessionNotFound: it is unknown, deleted, or another owner's.
+    """
+    found = yield from located(state, session_id, owner)
+    return (yield from bring(state, Target(state.keyspace.of(found.session_key), session_id, owner, _anything)))
+
+
+def _anything(_now: Found) -> Flow[None]:
+    """Whatever is current ends."""
+    yield from ()
+
+
+def _must_be_free(now: Found, session_key: str, session_id: str) -> Flow[None]:
+    yield from ()
+    if now.session_id not in ("", session_id):
+        raise SessionExists(f"There is a session under {session_key!r} already; delete it, or take another key.")
+
+
+def create(state: State, session_key: str, session_id: str, begins: Details) -> Flow[Opening]:
+    """Begin a session with an id of the caller's, under a key that has none.
+
+    Raises:
+        SessionExists: the key has a session, or the id was given before.
+    """
+    keys = state.keyspace.of(session_key)
+    check_name(session_id, "session id")
+    free = partial(_must_be_free, session_key=session_key, session_id=session_id)
+    now = yield from read_through.standing(state, keys)
+    yield from _must_be_free(now, session_key, "")
+    columns = {"metadata": None, **begins.columns}
+    work = partial(place.reserve, session_id=session_id, session_key=session_key, columns=columns, now=_now())
+    if not (yield Transact(work, writes=True)):
+        raise SessionExists(f"There is, or was, a session of id {session_id!r}; take another id.")
+    return (yield from bring(state, Target(keys, session_id, begins.owner, free)))
+
+
+def fork(state: State, session_id: str, session_key: str, owner: str | None, through: int | None) -> Flow[Opening]:
+    """Begin a session under a new key with the messages of another one up to a seq (None: all).
+
+    Raises:
+        SessionNotFound: the other one is unknown, deleted, or another owner's.
+        SessionExists: the key has a session.
+    """
+    keys = state.keyspace.of(session_key)
+    last = load.EVERY if through is None else number(through, "through")
+    found = yield from located(state, session_id, owner)
+    now = yield from read_through.standing(state, keys)
+    yield from _must_be_free(now, session_key, "")
+    forked = new_session_id(session_key)
+    work = partial(
+        place.fork, parent_id=session_id, session_id=forked, session_key=session_key, owner=found.owner or None,
+        through=last, now=_now(),
+    )  # fmt: skip
+    if not (yield Transact(work, writes=True)):
+        raise SessionNotFound(f"Session {session_id} was deleted meanwhile.")
+    free = partial(_must_be_free, session_key=session_key, session_id=forked)
+    return (yield from bring(state, Target(keys, forked, found.owner, free)))

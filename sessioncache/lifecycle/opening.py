@@ -1,0 +1,176 @@
+"""Opening: the current session of a key, or a new one, as the reset policy says; create, and reset.
+
+The policy is evaluated by the script that opens, by Redis's clock, so that servers that race reset once. The daily
+boundaries are computed here, around our clock; if Redis's is days away, around Redis's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from os import urandom
+from typing import Any, TypedDict, Unpack, cast
+from zlib import crc32
+
+from sessioncache import info, read_through
+from sessioncache.conversation import policy
+from sessioncache.errors import SessionExists
+from sessioncache.flow import Flow
+from sessioncache.hot import reading, writing
+from sessioncache.hot.change import Moved
+from sessioncache.hot.reading import Begin, Refused
+from sessioncache.hot.writing import Opened
+from sessioncache.info import Info
+from sessioncache.keys import SessionKeys, check_name
+from sessioncache.lifecycle.handle import Handle, changed, not_current, not_found
+from sessioncache.message import instant
+from sessioncache.op import new_op_id
+from sessioncache.state import State
+
+FOUND, NEW = "found", "new"
+NO_POLICY = policy.ResetPolicies()
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A session that was opened.
+
+    Attributes:
+        reason: why it began: ``idle``, ``daily``, ``suspended`` or ``reset``; None if it was found, or replaces none.
+        had_activity: whether the session that it replaced had messages or had used tokens.
+    """
+
+    handle: Handle
+    info: Info
+    reason: str | None = None
+    had_activity: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What a session begins with, checked: columns of the store."""
+
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def payload(self) -> bytes:
+        """What the pending log carries of it."""
+        return info.packed(dict(self.columns))
+
+    @property
+    def owner(self) -> str:
+        """The owner, ``""`` for none."""
+        return str(self.columns.get("owner", ""))
+
+
+class Begins(TypedDict, total=False):
+    """What a session may begin with; what is not given, or None, stays out of it."""
+
+    owner: str | None
+    title: str | None
+    display_name: str | None
+    platform: str | None
+    chat_type: str | None
+    origin: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None
+
+
+def details(**begins: Unpack[Begins]) -> Details:
+    """What a session begins with, checked.
+
+    Raises:
+        InvalidInput: a value is refused.
+    """
+    columns = {name: _CHECKS[name](value) for name, value in begins.items() if value is not None}
+    return Details({name: value for name, value in columns.items() if value != ""})
+
+
+def _metadata(value: object) -> dict[str, Any]:
+    return info.without_none(info.metadata(value))
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    **{name: partial(check_name, what=name) for name in ("owner", *info.NAMES)},
+    "title": info.clean_title,
+    "origin": partial(info.json_object, what="origin"),
+    "metadata": _metadata,
+}
+
+
+def new_session_id(session_key: str) -> str:
+    """A session id that nobody else has. It sorts by the second it was made in, and tells the CRC-32 of its first key."""
+    return f"{datetime.now(UTC):%Y%m%d_%H%M%S}_{crc32(session_key.encode()):08x}{urandom(6).hex()}"
+
+
+def open_session(state: State, session_key: str, begins: Details, verb: str) -> Flow[Opening]:
+    """Open a session; ``verb`` is ``open``, ``ensure``, ``create`` or ``get`` (see open.lua).
+
+    Raises:
+        SessionNotFound: there is none, or it is another owner's.
+        SessionExists: create, but there is one.
+    """
+    keys = state.keyspace.of(session_key)
+    begin = Begin(new_session_id(session_key), new_op_id(), begins.payload, info.fields(begins.columns))
+    around = datetime.now(UTC)
+    while True:
+        rows = policy.rows(state.policies, around)
+        attempt = partial(reading.open_session, state, keys, verb, begins.owner, begin, rows)
+        reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt)))
+        if isinstance(reply, Opened):
+            return opened(keys, reply)
+        if reply.why == "there":
+            raise SessionExists(
+                f"There is a session under {session_key!r} already; open() gives it, reset() begins another."
+            )
+        if reply.why != "clock":
+            raise not_found(f"under {session_key!r}")
+        around = instant(reply.at_ms)
+
+
+def get_session(state: State, session_key: str, owner: str | None) -> Flow[Opening]:
+    """The current session of a key, whatever the policy says.
+
+    Raises:
+        SessionNotFound: there is none, or it is another owner's.
+    """
+    return open_session(state, session_key, details(owner=owner), "get")
+
+
+def opened(keys: SessionKeys, reply: Opened) -> Opening:
+    """What a caller gets of a session that was opened."""
+    snapshot = info.from_meta(keys.session_key, reply.fields)
+    reason = None if reply.why in (FOUND, NEW) else reply.why
+    return Opening(Handle(keys, snapshot.session_id, snapshot.owner or ""), snapshot, reason, reply.had_activity)
+
+
+def reset(state: State, handle: Handle, begins: Details, expected_version: int | None) -> Flow[Opening]:
+    """End the handle's session and begin another, which keeps owner, origin, names and kinds.
+
+    Raises:
+        SessionMoved, SessionDeleted: it is not current any more.
+        VersionConflict, TurnLost: the terms do not hold.
+    """
+    session_id, fields = new_session_id(handle.keys.session_key), info.fields(begins.columns)
+    terms = handle.change(expected_version)
+    attempt = partial(writing.start, state, handle.keys, terms, session_id, begins.payload, fields)
+    reply = yield from changed(state, handle, attempt)
+    state.near.drop(handle.keys.session_key)
+    return opened(handle.keys, reply)
+
+
+def refresh(state: State, handle: Handle) -> Flow[Info]:
+    """What is known of the handle's session now.
+
+    Raises:
+        SessionMoved, SessionDeleted: it is not current any more.
+    """
+    keys = handle.keys
+    nothing = Begin("", new_op_id(), b"", {})
+    attempt = partial(reading.open_session, state, keys, "get", "", nothing, policy.rows(NO_POLICY, datetime.now(UTC)))
+    reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt)))
+    current = reply.fields["session_id"].decode() if isinstance(reply, Opened) else ""
+    if isinstance(reply, Opened) and current == handle.session_id:
+        return info.from_meta(keys.session_key, reply.fields)
+    raise (yield from not_current(state, handle, Moved(current)))

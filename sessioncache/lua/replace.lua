@@ -1,0 +1,34 @@
+-- replace: the whole history of the current session by other messages, all at once.
+-- KEYS  as every change
+-- ARGV  as every change, then window window_bytes, then '<message id>\n<msgpack>' for each message
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+--       {'ok', version of the replace (the messages have the next ones), ring, milliseconds}
+local row = hot(KEYS[1], KEYS[2])
+if not row then return {'miss'} end
+local at_ms, MESSAGES = now_ms(), 13
+local first = known(row[OPS], ARGV[9])
+if first then return {'ok', integer(first), 0, answered(ARGV[9]) or integer(at_ms)} end
+local added = #ARGV - MESSAGES + 1
+local refusal = barred(row, added + 1)
+if refusal then return refusal end
+
+local version = tonumber(row[VERSION]) + 1
+local elements, log, bytes = {}, {header(version, ARGV[9], added, at_ms, 'replace', ARGV[6])}, 0
+for n = 1, added do
+  local message = ARGV[MESSAGES + n - 1]
+  elements[n] = integer(version + n) .. ' ' .. integer(at_ms) .. ' ' .. message
+  log[n + 1] = header(version + n, ARGV[9], added - n, at_ms, 'append', ARGV[6]) .. message
+  bytes = bytes + #elements[n]
+end
+push(KEYS[3], log)
+redis.call('DEL', KEYS[2])
+push(KEYS[2], elements)
+local count
+count, bytes = trimmed(KEYS[2], added, bytes, tonumber(ARGV[11]), tonumber(ARGV[12]))
+local ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
+redis.call('HSET', KEYS[1], 'version', integer(version + added), 'revision', ARGV[9], 'count', count, 'total', added,
+  'bytes', integer(bytes), 'ops', remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4])),
+  ANSWER, ARGV[9] .. '\n' .. integer(at_ms))
+if added > 0 then redis.call('HSET', KEYS[1], 'updated_ms', integer(at_ms), 'last_message_ms', integer(at_ms)) end
+accessed(at_ms)
+return {'ok', integer(version), ring, integer(at_ms)}

@@ -1,0 +1,27 @@
+-- update: what is known of the current session besides its messages.
+-- KEYS  as every change
+-- ARGV  as every change, then payload (opaque, for the store), activity ('1': it is activity), the largest number of fields
+--       then triples: verb ('set', 'remove' or 'add'), field of meta, value
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+--       {'busy'} | {'large'}: too many fields | {'ok', ring, version}
+local row = hot(KEYS[1], KEYS[2])
+if not row then return {'miss'} end
+local first = known(row[OPS], ARGV[9])
+if first then return {'ok', 0, integer(first)} end
+local refusal = barred(row, 1)
+if refusal then return refusal end
+if redis.call('HLEN', KEYS[1]) + (#ARGV - 13) / 3 > tonumber(ARGV[13]) then return {'large'} end
+local at_ms = now_ms()
+local version, ring = log_op(row, 'update', ARGV[6], ARGV[12] .. ARGV[11], at_ms)
+for i = 14, #ARGV, 3 do
+  if ARGV[i] == 'set' then
+    redis.call('HSET', KEYS[1], ARGV[i + 1], ARGV[i + 2])
+  elseif ARGV[i] == 'add' then
+    redis.call('HINCRBY', KEYS[1], ARGV[i + 1], ARGV[i + 2])
+  else
+    redis.call('HDEL', KEYS[1], ARGV[i + 1])
+  end
+end
+if ARGV[12] == '1' then redis.call('HSET', KEYS[1], 'updated_ms', integer(at_ms)) end
+accessed(at_ms)
+return {'ok', ring, integer(version)}

@@ -1,0 +1,119 @@
+"""What is known of sessions besides their messages: rows for new ones, and changes of it.
+
+The payload of a start is an object of columns. That of an update is ``{"set": columns, "add": counters, "metadata":
+names}``; a name of the metadata that is None goes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Text, bindparam, cast, select, update
+
+from sessioncache.info import without_none
+from sessioncache.message import instant
+from sessioncache.op import CLEAR, Op
+from sessioncache.schema import sessions
+from sessioncache.store.columns import unpacked_object
+from sessioncache.store.words import title_words
+
+log = logging.getLogger("sessioncache.store")
+
+# What a session that replaces another one keeps of it (session.lua says the same; a test compares what both do).
+KEPT = ("owner", "origin", "display_name", "platform", "chat_type")
+# What a clearing does besides removing messages (truncate.lua says the same).
+CLEARED = {"set": {"consolidated_seq": 0}, "metadata": {"summary": None}}
+
+
+def row_of(session_key: str, start: Op) -> dict[str, Any]:
+    """The row of a session that begins."""
+    at = instant(start.at_ms)
+    given = unpacked_object(start.payload[1:])
+    columns = dict.fromkeys((*KEPT, "title", "title_words", "metadata", "parent_id"))
+    times = {"created_at": at, "updated_at": at, "last_accessed": at}
+    return {**columns, **titled(given), "session_id": start.session_id, "session_key": session_key, **times}
+
+
+def titled(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns with the words of the title, if they have one, for the search."""
+    words = {"title_words": title_words(columns["title"])} if "title" in columns else {}
+    return {**columns, **words}
+
+
+def keep_names(connection: Connection, kept: Mapping[str, str]) -> None:
+    """Let sessions that began keep the names of those they replaced, where they have none of their own."""
+    columns = [sessions.c[name] for name in KEPT]
+    for session_id, replaced in kept.items():
+        wanted = select(sessions.c.session_id, *columns).where(sessions.c.session_id.in_([session_id, replaced]))
+        rows = {row.session_id: row for row in connection.execute(wanted)}
+        if session_id in rows and replaced in rows:
+            ours, theirs = rows[session_id]._mapping, rows[replaced]._mapping  # noqa: SLF001 - SQLAlchemy's public name
+            names = {name: theirs[name] for name in KEPT if ours[name] is None and theirs[name] is not None}
+            if names:
+                connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(**names))
+
+
+@dataclass(slots=True)
+class Changed:
+    """The updates of one session, put together."""
+
+    columns: dict[str, Any] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, payload: Mapping[str, Any]) -> None:
+        """Put the next one on top."""
+        self.columns.update(payload.get("set", {}))
+        self.metadata.update(payload.get("metadata", {}))
+        for name, amount in payload.get("add", {}).items():
+            self.counters[name] = self.counters.get(name, 0) + amount
+
+
+def change(connection: Connection, updates: Iterable[Op]) -> None:
+    """Do what these updates, and clearings, do to what is known of sessions, in their order."""
+    changes: dict[str, Changed] = {}
+    for op in updates:
+        payload = CLEARED if op.kind == CLEAR else unpacked_object(op.payload[1:])
+        changes.setdefault(op.session_id, Changed()).add(payload)
+    for session_id, changed in changes.items():
+        _change(connection, session_id, changed)
+
+
+def _change(connection: Connection, session_id: str, changed: Changed) -> None:
+    values = titled(changed.columns)
+    values.update({name: sessions.c[name] + amount for name, amount in changed.counters.items()})
+    if changed.metadata:
+        values["metadata"] = merged(connection, session_id, changed.metadata)
+    if values:
+        connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(**values))
+
+
+def merged(connection: Connection, session_id: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a session with these names over it."""
+    stands = connection.scalar(select(cast(sessions.c.metadata, Text)).where(sessions.c.session_id == session_id))
+    return without_none({**readable_object(stands, session_id), **names})
+
+
+def readable_object(text: str | None, session_id: str) -> dict[str, Any]:
+    """The object in a JSON column; an empty one, with a warning, where it cannot be read: it spoils no other row."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        log.warning("a JSON column of session %s cannot be read and counts as empty", session_id)
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def end(connection: Connection, ends: Mapping[str, tuple[int, str]], resumed: Iterable[str]) -> None:
+    """Let sessions end, and others go on."""
+    one = update(sessions).where(sessions.c.session_id == bindparam("id"))
+    if ends:
+        rows = [{"id": key, "at": instant(at_ms), "why": why} for key, (at_ms, why) in ends.items()]
+        connection.execute(one.values(ended_at=bindparam("at"), end_reason=bindparam("why")), rows)
+    on = [{"id": session_id} for session_id in sorted(resumed)]
+    if on:
+        connection.execute(one.values(ended_at=None, end_reason=None), on)
