@@ -12,6 +12,8 @@ Untouched: sessions that are dirty or held; suspended ones (prune); important on
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +24,7 @@ from sqlalchemy import Connection
 
 from sessioncache import hooks, info, read_through
 from sessioncache.conversation import policy
-from sessioncache.errors import SessionCacheError, VersionConflict
+from sessioncache.errors import HotTierUnavailable, SessionCacheError, StoreUnavailable, VersionConflict
 from sessioncache.flow import Call, Flow, Transact
 from sessioncache.hot import reading, writing
 from sessioncache.hot.change import Busy, Change, Moved
@@ -31,7 +33,7 @@ from sessioncache.hot.writing import Opened
 from sessioncache.info import Info
 from sessioncache.lifecycle.deleting import delete_current
 from sessioncache.lifecycle.handle import Handle
-from sessioncache.message import instant
+from sessioncache.message import instant, milliseconds
 from sessioncache.op import new_op_id
 from sessioncache.repeat import ask
 from sessioncache.state import State, ms
@@ -47,13 +49,20 @@ PRUNED = "pruned"
 Find = Callable[[Connection, datetime, int, After | None], list[Candidate]]
 
 
+# Where a run broke off: the name of a chore, and the time (milliseconds) and session id to go on after.
+Place = tuple[str, int, str]
+
+
 @dataclass(slots=True)
 class Kept:
-    """What a run did, or would do; ``left``: candidates that were in use, or had changed.
+    """What a run did, or would do.
 
     Attributes:
         deleted: empty sessions.
         retired: ended sessions that were deleted.
+        left: candidates that were in use, or had changed.
+        failed: sessions that could not be looked after, by id, and why.
+        place: where to go on, if the run broke off.
     """
 
     deleted: int = 0
@@ -62,79 +71,113 @@ class Kept:
     retired: int = 0
     left: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one chore: what it looks after is older than ``before``."""
+
+    before: datetime
+    dry_run: bool
+    kept: Kept
 
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """One thing to look after: what it counts as, how candidates are found, which of them it is for, what is done."""
+    """One thing to look after.
 
-    counts_as: str
+    Attributes:
+        name: the field of `Kept` that counts it.
+        age: the setting that says how old is old, in seconds.
+        find: what SQL proposes.
+        act: what is done to a batch; how many it was done to.
+    """
+
+    name: str
+    age: str
     find: Find
-    fits: Callable[[Info, datetime], bool]
-    act: Callable[[State, Handle, Change], Flow[bool]]
+    act: Callable[[State, Sequence[Candidate], Run], Flow[int]]
 
 
-def keep_house(state: State, *, dry_run: bool = False, now: datetime | None = None) -> Flow[Kept]:
-    """Look after all sessions, as the settings say.
+def keep_house(state: State, *, dry_run: bool = False, place: Place | None = None, seconds: float = math.inf) -> Flow[Kept]:
+    """Look after all sessions, as the settings say, from a place on, for so many seconds.
 
     Raises:
         StoreUnavailable, HotTierUnavailable: a tier is away; what was done is done.
     """
-    settings, kept, now = state.settings, Kept(), now or datetime.now(UTC)
-    for seconds, chore in (
-        (settings.empty_after, EMPTY),
-        (settings.archive_after, OLD),
-        (settings.prune_after, IDLE),
-    ):
-        if seconds:
-            yield from _look_after(state, chore, now - timedelta(seconds=seconds), kept, dry_run=dry_run)
-    if settings.retention:
-        yield from _retire(state, now - timedelta(seconds=settings.retention), kept, dry_run=dry_run)
+    kept, end = Kept(), time.monotonic() + seconds
+    names = [chore.name for chore in CHORES]
+    for chore in CHORES[names.index(place[0]) if place else 0 :]:
+        age = getattr(state.settings, chore.age)
+        if age:
+            run = Run(datetime.now(UTC) - timedelta(seconds=age), dry_run, kept)
+            after = (instant(place[1]), place[2]) if place and place[0] == chore.name else None
+            kept.place = yield from _look_after(state, chore, run, after, end)
+        if kept.place:
+            return kept
     return kept
 
 
-def _look_after(state: State, chore: Chore, before: datetime, kept: Kept, *, dry_run: bool) -> Flow[None]:
-    after: After | None = None
-    while True:
-        found: list[Candidate] = yield Transact(
-            partial(_asked, find=chore.find, before=before, limit=BATCH, after=after), writes=False
-        )
-        dirty = yield from _dirty(state, found)
-        for one in found:
-            done = one.session_key not in dirty and (yield from _tried(state, chore, one, before, kept, dry_run=dry_run))
-            name = chore.counts_as if done else "left"
-            setattr(kept, name, getattr(kept, name) + 1)
+def _look_after(state: State, chore: Chore, run: Run, after: After | None, end: float) -> Flow[Place | None]:
+    while time.monotonic() < end:
+        work = partial(_asked, find=chore.find, before=run.before, limit=BATCH, after=after)
+        found: list[Candidate] = yield Transact(work, writes=False)
+        done = (yield from chore.act(state, found, run)) if found else 0
+        setattr(run.kept, chore.name, getattr(run.kept, chore.name) + done)
+        run.kept.left += len(found) - done
         if len(found) < BATCH:
-            return
+            return None
         after = found[-1].after
+    return (chore.name, milliseconds(after[0]), after[1]) if after else (chore.name, 0, "")
 
 
 def _asked(connection: Connection, find: Find, before: datetime, limit: int, after: After | None) -> list[Candidate]:
     return find(connection, before, limit, after)
 
 
-def _dirty(state: State, found: Sequence[Candidate]) -> Flow[set[str]]:
-    """Which of these keys have something pending; asked first, so that nothing is drained or brought in for them."""
-    if not found:
-        return set()
-    names = [one.session_key for one in found]
-    lengths = yield from ask(state, tuple(("LLEN", state.keyspace.of(name).pending) for name in names))
-    return {name for name, length in zip(names, lengths, strict=True) if length}
+def _each(
+    state: State,
+    found: Sequence[Candidate],
+    run: Run,
+    fits: Callable[[Info, datetime], bool],
+    act: Callable[[State, Handle, Change], Flow[bool]],
+) -> Flow[int]:
+    """Do to each session what is to be done, if it still fits; dirty ones are left, before anything is brought in."""
+    commands = tuple(("LLEN", state.keyspace.of(one.session_key).pending) for one in found)
+    lengths, done = (yield from ask(state, commands)), 0
+    for one, pending in zip(found, lengths, strict=True):
+        done += 0 if pending else (yield from _tried(state, one, run, fits, act))
+    return done
 
 
-def _tried(state: State, chore: Chore, one: Candidate, before: datetime, kept: Kept, *, dry_run: bool) -> Flow[bool]:
-    """Do to one session what is to be done; False if it is in use. One that cannot be read stops no other."""
+def _tried(
+    state: State,
+    one: Candidate,
+    run: Run,
+    fits: Callable[[Info, datetime], bool],
+    act: Callable[[State, Handle, Change], Flow[bool]],
+) -> Flow[bool]:
+    """The same to one. False if it is in use; one that cannot be read stops no other."""
     try:
-        return (yield from _looked_after(state, chore, one, before, dry_run=dry_run))
+        return (yield from _looked_after(state, one, run, fits, act))
     except VersionConflict:
         return False
+    except (StoreUnavailable, HotTierUnavailable):
+        raise
     except SessionCacheError as error:
-        kept.failed[one.session_id] = str(error)
+        run.kept.failed[one.session_id] = str(error)
         log.warning("session could not be looked after: %s", error, extra={"session_key": one.session_key})
         return False
 
 
-def _looked_after(state: State, chore: Chore, one: Candidate, before: datetime, *, dry_run: bool) -> Flow[bool]:
+def _looked_after(
+    state: State,
+    one: Candidate,
+    run: Run,
+    fits: Callable[[Info, datetime], bool],
+    act: Callable[[State, Handle, Change], Flow[bool]],
+) -> Flow[bool]:
     """The same. A copy that was brought in for this has no messages, and goes again."""
     keys, was_hot = state.keyspace.of(one.session_key), True
     fields = yield from reading.look(state, keys)
@@ -145,18 +188,14 @@ def _looked_after(state: State, chore: Chore, one: Candidate, before: datetime, 
         if fields.get("session_id", b"").decode() != one.session_id:
             return False
         snapshot = info.from_meta(one.session_key, fields)
-        if not chore.fits(snapshot, before):
+        if not fits(snapshot, run.before):
             return False
         handle = Handle(keys, one.session_id, snapshot.owner or "")
         terms = replace(handle.change(snapshot.version), quiet=True)
-        return dry_run or (yield from chore.act(state, handle, terms))
+        return run.dry_run or (yield from act(state, handle, terms))
     finally:
         if not was_hot:
             yield from reading.evict(state, keys)
-
-
-def _delete(state: State, handle: Handle, terms: Change) -> Flow[bool]:
-    return delete_current(state, handle, terms)
 
 
 def _archive(state: State, handle: Handle, terms: Change) -> Flow[bool]:
@@ -170,45 +209,45 @@ def _prune(state: State, handle: Handle, terms: Change) -> Flow[bool]:
     return not isinstance((yield from read_through.warm(state, handle.keys, attempt, window=0)), Moved | Busy)
 
 
-EMPTY = Chore("deleted", candidates.empty, lambda it, before: not it.message_count and it.created_at < before, _delete)
-OLD = Chore(
-    "archived",
-    candidates.old,
-    lambda it, before: bool(it.message_count) and not it.important and not it.archived and it.last_accessed < before,
-    _archive,
-)
-IDLE = Chore("pruned", candidates.idle, lambda it, before: not it.suspended and it.updated_at < before, _prune)
+def _is_empty(it: Info, before: datetime) -> bool:
+    return not it.message_count and it.created_at < before
 
 
-def _retire(state: State, before: datetime, kept: Kept, *, dry_run: bool) -> Flow[None]:
-    after: After | None = None
-    while True:
-        work = partial(_asked, find=candidates.ended, before=before, limit=BATCH, after=after)
-        found: list[Candidate] = yield Transact(work, writes=False)
-        gone = found if dry_run else (yield from _retired(state, found, before))
-        kept.retired, kept.left = kept.retired + len(gone), kept.left + len(found) - len(gone)
-        if len(found) < BATCH:
-            return
-        after = found[-1].after
+def _is_old(it: Info, before: datetime) -> bool:
+    return bool(it.message_count) and not it.important and not it.archived and it.last_accessed < before
 
 
-def _retired(state: State, found: Sequence[Candidate], before: datetime) -> Flow[list[Candidate]]:
-    work = partial(retire, session_ids=[one.session_id for one in found], before=before, now=datetime.now(UTC))
+def _is_idle(it: Info, before: datetime) -> bool:
+    return not it.suspended and it.updated_at < before
+
+
+def _retire(state: State, found: Sequence[Candidate], run: Run) -> Flow[int]:
+    if run.dry_run:
+        return len(found)
+    work = partial(retire, session_ids=[one.session_id for one in found], before=run.before, now=datetime.now(UTC))
     gone: dict[str, str | None] = yield Transact(work, writes=True)
     for one in found:
         if one.session_id in gone and state.settings.on_delete:
             yield Call(hooks.resolved(state.settings.on_delete), (one.session_id, one.session_key, gone[one.session_id]))
-    return [one for one in found if one.session_id in gone]
+    return len(gone)
 
 
-def tell_expiring(state: State, *, now: datetime | None = None) -> Flow[int]:
+CHORES = (
+    Chore("deleted", "empty_after", candidates.empty, partial(_each, fits=_is_empty, act=delete_current)),
+    Chore("archived", "archive_after", candidates.old, partial(_each, fits=_is_old, act=_archive)),
+    Chore("pruned", "prune_after", candidates.idle, partial(_each, fits=_is_idle, act=_prune)),
+    Chore("retired", "retention", candidates.ended, _retire),
+)
+
+
+def tell_expiring(state: State) -> Flow[int]:
     """Call ``on_expiring`` once for each session that the policy is about to reset; how many it was.
 
     Raises:
         StoreUnavailable, HotTierUnavailable: a tier is away; those called for so far are not called for again.
     """
     settings, told, after = state.settings, 0, None
-    ahead = (now or datetime.now(UTC)) + timedelta(seconds=settings.expiring_ahead)
+    ahead = datetime.now(UTC) + timedelta(seconds=settings.expiring_ahead)
     cutoff = policy.cutoff(state.policies, ahead)
     if not settings.on_expiring or cutoff is None:
         return 0

@@ -70,7 +70,7 @@ class Info:
 
     Attributes:
         version: the version of its key; None where it was read from SQL, as in lists.
-        updated_at: its last message or usage; what policies and ``active_within`` go by.
+        updated_at: its last message or usage, or when it became current again; what policies and ``active_within`` go by.
         last_accessed: its last opening, read or write; in SQL up to an hour late.
         last_message_at: None while it had no message.
         ended_at, end_reason: None for a current session.

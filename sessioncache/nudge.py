@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from secrets import token_hex
+from typing import Any
 from zlib import crc32
 
 import redis
@@ -58,15 +59,27 @@ def enqueue(connection: redis.Redis, settings: Settings, lane: int) -> bool:
     Raises:
         RedisError: the queue's Redis cannot do it.
     """
+    return _enqueue(connection, settings, f"drain-{lane}-of-{settings.lanes}", settings.job, lane, settings.lanes)
+
+
+def enqueue_chore(connection: redis.Redis, settings: Settings, job: str, *arguments: Any) -> bool:
+    """Enqueue another job of this prefix by its dotted name, unless one waits already; True if it did.
+
+    Raises:
+        RedisError: the queue's Redis cannot do it.
+    """
+    return _enqueue(connection, settings, job.replace(".", "-"), job, *arguments)
+
+
+def _enqueue(connection: redis.Redis, settings: Settings, what: str, job: str, *arguments: Any) -> bool:
     jobs = Queue(settings.queue, connection=connection, serializer=JSONSerializer)
-    name = f"drain-{crc32(settings.prefix.encode()):08x}-{lane}-of-{settings.lanes}-"
+    name = f"{what}-{crc32(settings.prefix.encode()):08x}-"
     if any(job_id.startswith(name) for job_id in jobs.job_ids):
         return False
     jobs.enqueue(
-        settings.job,
+        job,
         settings.prefix,
-        lane,
-        settings.lanes,
+        *arguments,
         job_id=name + token_hex(8),
         job_timeout=round(settings.slice) + JOB_GRACE,
         ttl=JOB_TTL,

@@ -17,7 +17,8 @@ ROOT = Path(sessioncache.__file__).parent.parent
 LAYERS = [
     ["workers.__main__"],
     ["workers.runtime"],
-    ["workers.jobs", "workers.schedule"],
+    ["workers.schedule"],
+    ["workers.jobs"],
     ["workers"],
     ["sessioncache.cli.main"],
     ["sessioncache.cli.demo"],

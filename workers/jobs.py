@@ -1,6 +1,7 @@
-"""The RQ job. Any ``rq worker`` with the JSON serializer can run it; its settings come from ``SESSIONCACHE_*`` variables.
+"""The RQ jobs. Any ``rq worker`` with the JSON serializer can run them; settings come from ``SESSIONCACHE_*`` variables.
 
-A job carries no data but which lane to drain; whatever its arguments say, it can do nothing else.
+A job carries no data but which lane to drain, or where to go on keeping house; whatever its arguments say, it can do
+nothing else. Each works for a bounded slice of time.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import threading
 from functools import lru_cache
 
-from sessioncache import write_behind
-from sessioncache.config import settings_from
+from sessioncache import housekeeping, nudge, write_behind
+from sessioncache.config import Settings, settings_from
 from sessioncache.connect import BlockingConnections
 from sessioncache.errors import ConfigurationError
+
+# The dotted names of the jobs that the schedule enqueues.
+KEEP_HOUSE, TELL_EXPIRING = "workers.jobs.keep_house", "workers.jobs.tell_expiring"
 
 # Set by the runtime at SIGTERM: finish the batch in hand, acknowledge it, end.
 stopping = threading.Event()
@@ -23,18 +27,74 @@ def connections() -> BlockingConnections:
     return BlockingConnections(settings_from({}))
 
 
+def _connections_of(prefix: str) -> BlockingConnections:
+    """Our connections, if they are those of this prefix.
+
+    Raises:
+        ConfigurationError: the job is for another prefix.
+    """
+    ours = connections()
+    if prefix != ours.settings.prefix:
+        raise ConfigurationError(f"This worker drains prefix {ours.settings.prefix!r}; give it SESSIONCACHE_PREFIX.")
+    return ours
+
+
 def drain_lane(prefix: str, lane: int, lanes: int) -> int:
     """Drain a lane for a slice of time; the number of ops drained.
 
     Raises:
         ConfigurationError: the job is for another prefix, or there is no such lane.
     """
-    ours = connections()
-    if prefix != ours.settings.prefix:
-        raise ConfigurationError(f"This worker drains prefix {ours.settings.prefix!r}; give it SESSIONCACHE_PREFIX.")
+    ours = _connections_of(prefix)
     if type(lane) is not int or type(lanes) is not int or not 0 <= lane < lanes <= ours.settings.partitions:
         raise ConfigurationError("A drain job names a lane from 0 to below the number of lanes.")
     try:
         return ours.run(write_behind.drain_lane(ours.state, lane, lanes, stopping.is_set)).ops
     finally:
         ours.settle()  # RQ ends the process that ran a job without waiting for threads
+
+
+def keep_house(prefix: str, place: list[str | int] | None = None) -> dict[str, int]:
+    """Keep house for a slice of time; what was done, by name. Enqueues itself again where more is to be done.
+
+    Raises:
+        ConfigurationError: the job is for another prefix, or there is no such place.
+    """
+    ours = _connections_of(prefix)
+    try:
+        kept = ours.run(housekeeping.keep_house(ours.state, place=_place(place), seconds=ours.settings.slice))
+        if kept.place:
+            _go_on(ours.settings, kept.place)
+        return {name: getattr(kept, name) for name in ("deleted", "archived", "pruned", "retired", "left")}
+    finally:
+        ours.settle()
+
+
+def _place(given: list[str | int] | None) -> housekeeping.Place | None:
+    match given:
+        case None:
+            return None
+        case [str(name), int(at_ms), str(session_id)] if name in {chore.name for chore in housekeeping.CHORES}:
+            return name, at_ms, session_id
+    raise ConfigurationError("A housekeeping job names a chore, a time in milliseconds and a session id, or nothing.")
+
+
+def _go_on(settings: Settings, place: housekeeping.Place) -> None:
+    connection = nudge.queue_connection(settings)
+    try:
+        nudge.enqueue_chore(connection, settings, KEEP_HOUSE, list(place))
+    finally:
+        connection.close()
+
+
+def tell_expiring(prefix: str) -> int:
+    """Call ``on_expiring`` for sessions that are about to be reset; how many.
+
+    Raises:
+        ConfigurationError: the job is for another prefix, or the hook is none.
+    """
+    ours = _connections_of(prefix)
+    try:
+        return ours.run(housekeeping.tell_expiring(ours.state))
+    finally:
+        ours.settle()

@@ -2,7 +2,8 @@
 
 Every ``sweep`` seconds whoever has the turn looks for keys that have been due for longer than that, and sends a nudge for
 their lanes. Where RQ itself cannot write, or work was left lying all the same, it drains directly: draining depends on no
-job. Once an hour it forgets old op ids.
+job. Once an hour it forgets old op ids. Where the settings ask for it, it enqueues the jobs that keep house and that tell
+of sessions about to be reset, the first ones at once.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from secrets import token_hex
 
 from redis.exceptions import RedisError
 
-from sessioncache import nudge, ops, write_behind
+from sessioncache import housekeeping, nudge, ops, write_behind
 from sessioncache.connect import BlockingConnections
 from sessioncache.errors import SessionCacheError
 from sessioncache.hot import leases
+from workers import jobs
 
 log = logging.getLogger("workers.schedule")
 
-FORGET_SECONDS = 3600.0
+_FORGET, FORGET_SECONDS = "forget", 3600.0
 # Sweeps after which work that was announced is not left to RQ any more.
 LEFT_LYING = 4
 
@@ -34,7 +36,7 @@ class Schedule:
         self._state, self._settings = connections.state, connections.settings
         self._queue = nudge.queue_connection(connections.settings)
         self._token = token_hex(8)
-        self._forget_next = 0.0
+        self._next = dict.fromkeys((_FORGET, jobs.KEEP_HOUSE, jobs.TELL_EXPIRING), 0.0)
 
     def run(self) -> None:
         """Take turns until it is time to stop."""
@@ -61,10 +63,32 @@ class Schedule:
                 return False
             if overdue > LEFT_LYING * self._settings.sweep or (overdue > self._settings.sweep and not self._nudged(lane)):
                 run(write_behind.drain_lane(self._state, lane, self._settings.lanes, self._stopping.is_set))
-        if time.monotonic() >= self._forget_next:
+        if self._is_time(_FORGET, FORGET_SECONDS):
             run(ops.forget_ops(self._state))
-            self._forget_next = time.monotonic() + FORGET_SECONDS
+        self._enqueue_chores()
         return True
+
+    def _is_time(self, what: str, every: float) -> bool:
+        """Whether it is time for this again; then the next time is set."""
+        due = time.monotonic() >= self._next[what]
+        if due:
+            self._next[what] = time.monotonic() + every
+        return due
+
+    def _enqueue_chores(self) -> None:
+        settings = self._settings
+        keeps = any(getattr(settings, chore.age) for chore in housekeeping.CHORES)
+        wanted = []
+        if keeps and self._is_time(jobs.KEEP_HOUSE, settings.housekeeping):
+            wanted.append(jobs.KEEP_HOUSE)
+        if settings.on_expiring and self._is_time(jobs.TELL_EXPIRING, max(settings.sweep, settings.expiring_ahead / 10)):
+            wanted.append(jobs.TELL_EXPIRING)
+        for job in wanted:
+            try:
+                nudge.enqueue_chore(self._queue, settings, job)
+            except (RedisError, OSError) as error:
+                self._next[job] = 0.0
+                log.warning("RQ cannot write (%s), %s waits", type(error).__name__, job)
 
     def _has_turn(self) -> bool:
         """Whether it is this process's turn, which then lasts as long as anything that is done in it."""

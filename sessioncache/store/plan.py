@@ -142,7 +142,7 @@ class _KeyPlan:
             self.made.end(self.current, op.at_ms, SWITCHED)
         self.made.ends.pop(op.session_id, None)
         self.made.resumed.add(op.session_id)
-        self._seen(op)
+        self._seen(op).active_ms = op.at_ms  # or the policy would end it again at the next opening
         self.current = op.session_id
 
     def _leave(self, op: Op) -> None:
