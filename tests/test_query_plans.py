@@ -14,10 +14,11 @@ import pytest
 from rows import NOON
 from sqlalchemy import event, insert, text
 
-from sessioncache.schema import applied_ops, messages, sessions
+from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.store import candidates
 from sessioncache.store.find import Filters, count, has_any, listed, one
-from sessioncache.store.load import recent_ops
+from sessioncache.store.load import older, recent_ops, snapshot
+from sessioncache.store.place import owned, place
 from sessioncache.store.previews import previews
 from sessioncache.store.search import search
 
@@ -29,6 +30,7 @@ EVERY = ("live", "archived", "ended")
 
 KEYS, OWNERS, ACTIVITY = "sessions_by_key", "sessions_by_owner", "sessions_by_activity"
 # What is asked, the indexes that answer it, and whether a sort of what they found is due.
+HYDRATION = {"window": 10_000, "window_bytes": 2**24, "keep_ops": 64}
 QUESTIONS = {
     "the first page": (partial(listed, filters=Filters(), limit=50), {ACTIVITY}, False),
     "a deep page": (partial(listed, filters=Filters(), limit=50, after=DEEP), {ACTIVITY}, False),
@@ -54,11 +56,21 @@ QUESTIONS = {
     "idle": (partial(candidates.idle, before=BEFORE, limit=50, after=AFTER), {ACTIVITY}, True),
     "ended": (partial(candidates.ended, before=BEFORE, limit=50, after=AFTER), {"sessions_ended"}, False),
     "untold": (partial(candidates.untold, before=BEFORE, limit=50, after=AFTER), {"sessions_untold"}, False),
+    "an unknown key": (partial(snapshot, session_key="nobody", **HYDRATION), {"routes_pkey"}, False),
+    "a known key": (
+        partial(snapshot, session_key="agent:chat:77", **HYDRATION),
+        {"routes_pkey", "sessions_pkey", "messages_pkey", KEYS, "applied_ops_by_key"},
+        True,
+    ),
+    "a page of messages": (partial(older, session_id="s7", before=9, limit=50), {"messages_pkey"}, False),
+    "where a session stands": (partial(place, session_id="s7"), {"sessions_pkey"}, False),
+    "all of an owner": (partial(owned, owner="o7"), {OWNERS}, False),
     "ops": (partial(recent_ops, session_key="agent:chat:77", version=5, keep=64), {KEYS, "applied_ops_by_key"}, True),
 }  # fmt: skip
 # What SQLite calls them; its search has tables in place of indexes.
 SQLITE = {
     "sessions_pkey": "sqlite_autoindex_sessions_1",
+    "routes_pkey": "sqlite_autoindex_routes_1",
     "messages_pkey": "sqlite_autoindex_messages_1",
     "messages_by_words": "messages_search VIRTUAL TABLE INDEX",
     "sessions_by_words": "sessions_search VIRTUAL TABLE INDEX",
@@ -74,6 +86,8 @@ def full_store(store):
         connection.execute(insert(messages), [_message(n, choose) for n in range(SESSIONS)])
         ops = [{"session_id": f"s{n}", "session_key": f"agent:chat:{n}", "op_id": "o" * 16} for n in range(5000)]
         connection.execute(insert(applied_ops).values(version=1, applied_at=NOON), ops)
+        keys = [{"session_key": f"agent:chat:{n}", "session_id": f"s{n}", "version": 1} for n in range(SESSIONS)]
+        connection.execute(insert(routes), keys)
     return store
 
 
@@ -118,7 +132,7 @@ def check(dialect, name, plan):
     _, indexes, sorts = QUESTIONS[name]
     shown = f"{name}:\n{plan}"
     if dialect == "sqlite":
-        scanned = re.findall(r"SCAN (?:sessions|messages|applied_ops|s|m)(?:_\d)?\b(?! VIRTUAL).*", plan)
+        scanned = re.findall(r"SCAN (?:sessions|messages|applied_ops|routes|s|m)(?:_\d)?\b(?! VIRTUAL).*", plan)
         wanted = {SQLITE.get(index, index) for index in indexes}
         sorted_ = "USE TEMP B-TREE" in plan
     else:

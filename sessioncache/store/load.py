@@ -41,11 +41,11 @@ def snapshot(connection: Connection, session_key: str, window: int, window_bytes
     if found.session_id is None:
         return Snapshot("", found.version, 0, "", 0, 0, 0, ops, [])
     created, updated, accessed = map(milliseconds, (found.created_at, found.updated_at, found.last_accessed))
-    elements = newest(connection, found.session_id, window, window_bytes)
+    elements, is_all = newest(connection, found.session_id, window, window_bytes)
     return Snapshot(
         found.session_id,
         found.version,
-        found.message_count,
+        len(elements) if is_all else found.message_count,  # somebody may have removed a row by hand
         found.owner or "",
         created,
         updated,
@@ -82,22 +82,23 @@ def _fields(row: Any, updated_ms: int) -> dict[str, str | bytes | int]:
     return {name: value for name, value in info.fields(columns).items() if value not in ("", "0")}
 
 
-def newest(connection: Connection, session_id: str, count: int, max_bytes: int) -> list[bytes]:
-    """The newest messages as elements, oldest first, read in pages sized by what came before."""
+def newest(connection: Connection, session_id: str, count: int, max_bytes: int) -> tuple[list[bytes], bool]:
+    """The newest messages as elements, oldest first, and whether they are all; read in pages sized by what came before."""
     found: list[bytes] = []
     size, page, before = 0, FIRST_PAGE, None
     while len(found) < count:
-        rows = older(connection, session_id, before, min(page, count - len(found)))
+        asked = min(page, count - len(found))
+        rows = older(connection, session_id, before, asked)
         for row in reversed(rows):
             size += len(row)
             if size > max_bytes and found:
-                return found[::-1]
+                return found[::-1], False
             found.append(row)
-        if len(rows) < page:
-            break
+        if len(rows) < asked:
+            return found[::-1], True
         before = int(rows[0].split(b" ", 1)[0])
         page = max(1, min(LARGEST_PAGE, (max_bytes - size) * len(found) // max(1, size) + 1))
-    return found[::-1]
+    return found[::-1], False
 
 
 def older(connection: Connection, session_id: str, before: int | None, limit: int) -> list[bytes]:

@@ -1,0 +1,59 @@
+"""One corrupt record never blocks the others."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from sessioncache import CorruptRecord
+
+
+def change(stack, statement: str) -> None:
+    """Do damage in SQL."""
+    engine = create_engine(stack.database_url)
+    with engine.begin() as connection:
+        assert connection.execute(text(statement)).rowcount == 1
+    engine.dispose()
+
+
+def test_a_message_that_cannot_be_read(stack):
+    """Its session's history says which row it is; every other session is read, listed and written."""
+    with stack.cache() as cache:
+        bad, good = cache.open("bad", title="Bad"), cache.open("good")
+        for session in (bad, good):
+            session.append([{"content": "a"}, {"content": "b"}])
+        cache.flush()
+        for key in ("bad", "good"):
+            cache.evict(key)
+        change(stack, f"UPDATE messages SET body = '{{' WHERE session_id = '{bad.session_id}' AND seq = 2")
+        with pytest.raises(CorruptRecord, match=f"Message 2 of session {bad.session_id}"):
+            bad.history()
+        assert good.history() == [{"content": "a"}, {"content": "b"}]
+        assert {one.info.key for one in cache.list().sessions} == {"bad", "good"}
+        with pytest.raises(CorruptRecord):
+            cache.read(bad.session_id)
+        assert cache.read(bad.session_id, limit=1).data() == [{"content": "b"}]
+        change(stack, f"DELETE FROM messages WHERE session_id = '{bad.session_id}' AND seq = 2")
+        bad.append({"content": "c"})
+        assert bad.history()[-1] == {"content": "c"}
+
+
+@pytest.mark.parametrize("column", ["metadata", "origin"])
+def test_metadata_that_cannot_be_read(one_stack, column):
+    """It counts as empty for that session alone, in lists, when it is opened, and when it is changed."""
+    with one_stack.cache() as cache:
+        bad = cache.open("bad", metadata={"a": 1}, origin={"b": 2}, title="Bad")
+        cache.open("good", metadata={"a": 1}, origin={"b": 2})
+        cache.flush()
+        for key in ("bad", "good"):
+            cache.evict(key)
+        change(one_stack, f"UPDATE sessions SET {column} = 'nonsense' WHERE session_id = '{bad.session_id}'")
+        found = {one.info.key: one.info for one in cache.list().sessions}
+        assert (found["good"].metadata, found["good"].origin, found["bad"].title) == ({"a": 1}, {"b": 2}, "Bad")
+        assert not getattr(found["bad"], column)
+        assert not getattr(bad.refresh(), column)
+        bad.update(metadata={"c": 3}, origin={"d": 4})
+        cache.flush()
+        cache.evict("bad")
+        assert bad.refresh().metadata == ({"c": 3} if column == "metadata" else {"a": 1, "c": 3})
+        assert bad.refresh().origin == {"d": 4}
