@@ -63,6 +63,35 @@ def test_opening_what_is_warm_is_one_round_trip(counted):
         assert counter.trips - before == 1
 
 
+CHANGES = {
+    "pop": lambda one: one.pop(),
+    "truncate": lambda one: one.truncate(50),
+    "clear": lambda one: one.clear(),
+    "replace": lambda one: one.replace([{"content": str(n)} for n in range(500)]),
+    "edit": lambda one: one.edit("mine", {"content": "edited"}),
+    "remove": lambda one: one.remove("mine"),
+    "update": lambda one: one.update(title="t", metadata={"a": 1, "b": None}, important=True),
+    "record_usage": lambda one: one.record_usage(input_tokens=1, estimated_cost=0.5, model="m"),
+    "reset": lambda one: one.reset(title="fresh"),
+    "refresh": lambda one: one.refresh(),
+    "page of what is new": lambda one: one.messages(limit=5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_a_warm_session_is_one_round_trip(counted, change):
+    """Each of them, also where it removes hundreds of messages, and again."""
+    cache, counter = counted
+    for key in ("a", "b"):  # Redis is sent the text of a script once
+        session = cache.open(key)
+        session.append({"content": "mine"}, id="mine")
+        session.append([{"content": str(n)} for n in range(300)])
+        before = counter.trips
+        CHANGES[change](session)
+        used = counter.trips - before
+    assert used == 1
+
+
 @pytest.mark.parametrize("door", [SessionCache, AsyncSessionCache])
 def test_construction_does_no_io(door, stack, proxy):
     """Not even a connection."""
