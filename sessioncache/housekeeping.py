@@ -263,10 +263,10 @@ def tell_expiring(state: State) -> Flow[int]:
 
 def _told(state: State, one: Candidate) -> Flow[bool]:
     keys, op_id, around = state.keyspace.of(one.session_key), new_op_id(), datetime.now(UTC)
-    payload, ahead_ms = info.packed({"set": {"told": True}}), ms(state.settings.expiring_ahead)
+    ahead_ms = ms(state.settings.expiring_ahead)
     while True:
         rows = policy.rows(state.policies, around)
-        attempt = partial(reading.tell, state, keys, one.session_id, op_id, payload, ahead_ms, rows)
+        attempt = partial(reading.tell, state, keys, one.session_id, op_id, ahead_ms, rows)
         reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt)))
         if isinstance(reply, Opened):
             yield Call(hooks.resolved(state.settings.on_expiring), (info.from_meta(one.session_key, reply.fields),))

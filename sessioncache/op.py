@@ -16,6 +16,7 @@ remove     one message goes                                                     
 edit       one message gets another content                                      ``<message id>\n<msgpack>``
 update     what is known of the session changes                                  ``1`` (activity) or ``0``, then msgpack
 touch      the session was accessed                                              none
+tell       the application was told that it is about to be reset                 none
 start      the session begins, and ends the one that was current                 ``1`` (it replaces one) or ``0``, msgpack
 switch     the session becomes current, and ends the one that was                none
 leave      the session is not this key's any more                                why
@@ -37,10 +38,12 @@ from os import urandom
 
 APPEND, EVENT = "append", "event"
 REPLACE, TRUNCATE, CLEAR, REMOVE, EDIT = "replace", "truncate", "clear", "remove", "edit"
-UPDATE, TOUCH = "update", "touch"
+UPDATE, TOUCH, TELL = "update", "touch", "tell"
 START, SWITCH, LEAVE, DELETE = "start", "switch", "leave", "delete"
 MESSAGE_KINDS = frozenset({APPEND, EVENT})
-KINDS = frozenset({APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, REMOVE, EDIT, UPDATE, TOUCH, START, SWITCH, LEAVE, DELETE})
+KINDS = frozenset(
+    {APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, REMOVE, EDIT, UPDATE, TOUCH, TELL, START, SWITCH, LEAVE, DELETE}
+)
 
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
 

@@ -18,7 +18,7 @@ from sessioncache.op import Op
 from sessioncache.repeat import evaluate
 from sessioncache.scripts import APPEND
 from sessioncache.state import State
-from sessioncache.store.plan import DELETED, plan
+from sessioncache.store.plan import DELETED, MOVED, plan
 from sessioncache.store.planned import Log, Route, Standing
 
 
@@ -204,3 +204,36 @@ def test_readers_that_extend_the_same_copy_agree():
         thread.join()
     assert base.raw[1:] == later
     assert near.get("k").version == 50
+
+
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        ([ops.APPEND, ops.TELL], True),
+        ([ops.TELL, ops.APPEND], False),
+        ([ops.TELL, ops.EVENT], True),
+        ([ops.TELL, ops.TOUCH], True),
+    ],
+)
+def test_activity_after_it_was_told(kinds, told):
+    """Only what is activity makes the application be told again."""
+    made, _ = outcome([make(n, kind) for n, kind in enumerate(kinds, 1)], standing(("s", 0)))
+    assert made.activity["s"].told is told
+
+
+def test_late_messages_of_a_session_that_is_another_keys():
+    """They become dead letters; a deletion of it changes nothing, and says so by no tombstone."""
+    before = standing(("t", 3))
+    before.keys["s"] = "other"
+    made, found = outcome([make(4, ops.APPEND), make(5, ops.DELETE), make(6, ops.SWITCH)], before)
+    assert (messages_of(made), made.deletes, made.routes["k"]) == ([], {}, Route("t", 5))
+    assert found.refused == [("4 op4", MOVED), ("6 op6", MOVED)]
+
+
+def test_a_late_message_comes_after_the_last():
+    """A session that was brought back keeps its order, whatever version its late message had."""
+    before = standing(("t", 3))
+    before.last_seqs["s"] = 20
+    made, found = outcome([make(4, ops.APPEND), make(5, ops.APPEND, "t")], before)
+    assert [(one.session_id, one.seq) for one in messages_of(made)] == [("s", 21), ("t", 22)]
+    assert (found.drop, found.renumbered) == (True, 2)

@@ -67,7 +67,6 @@ def tell(
     keys: SessionKeys,
     session_id: str,
     op_id: str,
-    payload: bytes,
     ahead_ms: int,
     policies: Sequence[str | int],
 ) -> Flow[Opened | Refused | None]:
@@ -75,7 +74,7 @@ def tell(
     settings = state.settings
     reply = yield from evaluate(
         state, scripts.TELL, all_keys(keys), state.ttl_ms(), ms(settings.wake), settings.max_pending, settings.keep_ops,
-        keys.session_key, session_id, "", "", op_id, ms(settings.hold), payload, ahead_ms, *policies,
+        keys.session_key, session_id, "", "", op_id, ms(settings.hold), ahead_ms, *policies,
     )  # fmt: skip
     match reply[0]:
         case b"miss":

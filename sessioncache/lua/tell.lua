@@ -1,7 +1,6 @@
 -- tell: says once of a session that the policy is about to reset it.
 -- KEYS  as every change
--- ARGV  as every change (hold_ms always), then payload (opaque, for the store), ahead_ms: how far to look ahead, then the
---       policies, as policy.lua says
+-- ARGV  as every change (hold_ms always), then ahead_ms: how far to look ahead, then the policies, as policy.lua says
 -- Reply {'miss'} | {'no'} | {'clock', milliseconds} | {'full', pending} | {'ok', ring, reason, field of meta, value, …}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
@@ -10,11 +9,11 @@ if answer then return shown({'ok', 0, answer}) end
 local at_ms = now_ms()
 if row[SESSION] ~= ARGV[6] then return {'no'} end
 local is = redis.call('HMGET', KEYS[1], 'platform', 'chat_type', 'updated_ms', 'suspended', 'told')
-local why = due(ARGV, 13, at_ms + tonumber(ARGV[12]), is[1] or '', is[2] or '', tonumber(is[3]), is[4] == '1')
+local why = due(ARGV, 12, at_ms + tonumber(ARGV[11]), is[1] or '', is[2] or '', tonumber(is[3]), is[4] == '1')
 if why == 'clock' then return {'clock', integer(at_ms)} end
 if not why or is[5] == is[3] or held(KEYS[7], ARGV[5], at_ms, ARGV[10]) then return {'no'} end
 local pending = redis.call('LLEN', KEYS[3])
 if pending >= tonumber(ARGV[3]) then return {'full', pending} end
-local _, ring = log_op(row, 'update', ARGV[6], '0' .. ARGV[11], at_ms)
+local _, ring = log_op(row, 'tell', ARGV[6], '', at_ms)
 redis.call('HSET', KEYS[1], 'told', is[3], ANSWER, ARGV[9] .. '\n' .. why)
 return shown({'ok', ring, why})

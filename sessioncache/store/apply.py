@@ -123,8 +123,11 @@ def _record_activity(connection: Connection, made: Plan) -> None:
     active = [{"id": key, "at": instant(s.active_ms)} for key, s in made.activity.items() if s.active_ms]
     if active:
         connection.execute(one.values(updated_at=bindparam("at"), told=False), active)
-    if made.activity:
-        seen = [{"id": key, "at": instant(s.accessed_ms)} for key, s in made.activity.items()]
+    told = [{"id": key} for key, s in made.activity.items() if s.told]
+    if told:
+        connection.execute(one.values(told=True), told)
+    seen = [{"id": key, "at": instant(s.accessed_ms)} for key, s in made.activity.items() if s.accessed_ms]
+    if seen:
         connection.execute(one.values(last_accessed=bindparam("at")), seen)
 
 

@@ -104,6 +104,10 @@ class _KeyPlan:
         seen.accessed_ms = op.at_ms
         return seen
 
+    def _active(self, op: Op) -> None:
+        seen = self._seen(op)
+        seen.active_ms, seen.told = op.at_ms, False
+
     def _append(self, op: Op) -> None:
         message_id, packed = ops.message_of(op)
         self.step += bool(self.made.step(self.step).edits)
@@ -113,7 +117,7 @@ class _KeyPlan:
         seen.added += 1
         seen.last_seq, seen.message_ms = self.version, op.at_ms
         if op.kind == ops.APPEND:
-            seen.active_ms = op.at_ms
+            self._active(op)
         self.outcome.drop |= op.session_id != self.current
 
     def _edit(self, op: Op) -> None:
@@ -125,9 +129,9 @@ class _KeyPlan:
 
     def _update(self, op: Op) -> None:
         self.made.updates.append(op)
-        seen = self._seen(op)
+        self._seen(op)
         if op.payload.startswith(b"1"):
-            seen.active_ms = op.at_ms
+            self._active(op)
 
     def _start(self, op: Op) -> None:
         if self.current and op.payload.startswith(b"1"):
@@ -142,7 +146,7 @@ class _KeyPlan:
             self.made.end(self.current, op.at_ms, SWITCHED)
         self.made.ends.pop(op.session_id, None)
         self.made.resumed.add(op.session_id)
-        self._seen(op).active_ms = op.at_ms  # or the policy would end it again at the next opening
+        self._active(op)  # or the policy would end it again at the next opening
         self.current = op.session_id
 
     def _leave(self, op: Op) -> None:
@@ -163,6 +167,9 @@ class _KeyPlan:
     def _touch(self, op: Op) -> None:
         self._seen(op)
 
+    def _tell(self, op: Op) -> None:
+        self.made.activity.setdefault(op.session_id, Activity()).told = True
+
     _EFFECTS: ClassVar[dict[str, Callable[[_KeyPlan, Op], None]]] = {
         **dict.fromkeys(ops.MESSAGE_KINDS, _append),
         **dict.fromkeys((ops.REPLACE, ops.TRUNCATE, ops.CLEAR, ops.REMOVE, ops.EDIT), _edit),
@@ -172,4 +179,5 @@ class _KeyPlan:
         ops.LEAVE: _leave,
         ops.DELETE: _delete,
         ops.TOUCH: _touch,
+        ops.TELL: _tell,
     }

@@ -85,13 +85,17 @@ class Outcome:
 
 @dataclass(slots=True)
 class Activity:
-    """What happened to one session: messages added, its last seq, times in milliseconds (0: not)."""
+    """What happened to one session: messages added, its last seq, times in milliseconds (0: not).
+
+    ``told``: since its last activity the application was told of the coming reset.
+    """
 
     added: int = 0
     last_seq: int = 0
     message_ms: int = 0
     active_ms: int = 0
     accessed_ms: int = 0
+    told: bool = False
 
 
 @dataclass(slots=True)
