@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sessioncache import scripts
 from sessioncache.flow import Flow
@@ -45,6 +46,10 @@ def open_session(
         keys.session_key, begin.session_id, "", "", begin.op_id, ms(settings.hold), verb, ms(settings.touch), new_op_id(),
         owner, begin.payload, len(begin.fields), *(part for pair in begin.fields.items() for part in pair), *policies,
     )  # fmt: skip
+    return (yield from _opened(state, keys, reply))
+
+
+def _opened(state: State, keys: SessionKeys, reply: list[Any]) -> Flow[Opened | Refused | None]:
     match reply[0]:
         case b"miss":
             return None
@@ -76,15 +81,7 @@ def tell(
         state, scripts.TELL, all_keys(keys), state.ttl_ms(), ms(settings.wake), settings.max_pending, settings.keep_ops,
         keys.session_key, session_id, "", "", op_id, ms(settings.hold), ahead_ms, *policies,
     )  # fmt: skip
-    match reply[0]:
-        case b"miss":
-            return None
-        case b"full":
-            raise full(keys, reply[1])
-        case b"ok":
-            yield from ring(state, keys, reply[1])
-            return Opened(reply[2].decode(), had_activity=False, fields=fields_of(reply[3:]))
-    return Refused(reply[0].decode(), int(reply[1]) if reply[1:] else 0)
+    return (yield from _opened(state, keys, reply))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 -- tell: says once of a session that the policy is about to reset it.
 -- KEYS  as every change
 -- ARGV  as every change (hold_ms always), then ahead_ms: how far to look ahead, then the policies, as policy.lua says
--- Reply {'miss'} | {'no'} | {'clock', milliseconds} | {'full', pending} | {'ok', ring, reason, field of meta, value, …}
+-- Reply {'miss'} | {'no'} | {'clock', milliseconds} | {'full', pending} | {'ok', ring, '0', reason, field of meta, value, …}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 local answer = known(row[OPS], ARGV[9]) and answered(ARGV[9])
-if answer then return shown({'ok', 0, answer}) end
+if answer then return shown({'ok', 0, '0', answer}) end
 local at_ms = now_ms()
 if row[SESSION] ~= ARGV[6] then return {'no'} end
 local is = redis.call('HMGET', KEYS[1], 'platform', 'chat_type', 'updated_ms', 'suspended', 'told')
@@ -16,4 +16,4 @@ local pending = redis.call('LLEN', KEYS[3])
 if pending >= tonumber(ARGV[3]) then return {'full', pending} end
 local _, ring = log_op(row, 'tell', ARGV[6], '', at_ms)
 redis.call('HSET', KEYS[1], 'told', is[3], ANSWER, ARGV[9] .. '\n' .. why)
-return shown({'ok', ring, why})
+return shown({'ok', ring, '0', why})
