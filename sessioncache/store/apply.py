@@ -7,12 +7,11 @@ transaction. A duplicate (session id, seq) would be a bug, and raises.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import BigInteger, Column, Connection, bindparam, func, insert, select, update
 
 from sessioncache.message import instant
 from sessioncache.schema import applied_ops, messages, routes, sessions
@@ -53,7 +52,6 @@ def apply(connection: Connection, logs: Sequence[Log], now: datetime) -> list[Ou
 def _take(connection: Connection, step: Step, now: datetime) -> None:
     if step.messages:
         connection.execute(insert(messages), [_message(one) for one in step.messages])
-        _count(connection, step.messages)
     for key, op in step.edits:
         edits.edit(connection, key, op, now)
 
@@ -108,27 +106,40 @@ def _message(new: NewMessage) -> dict[str, Any]:
     return {**named, **body_columns(new.packed), "created_at": instant(new.at_ms)}
 
 
-def _count(connection: Connection, added: Sequence[NewMessage]) -> None:
-    counts = Counter(one.session_id for one in added)
-    counted = update(sessions).where(sessions.c.session_id == bindparam("id"))
-    counted = counted.values(message_count=sessions.c.message_count + bindparam("added"))
-    connection.execute(counted, [{"id": session_id, "added": number} for session_id, number in counts.items()])
-
-
 def _record_activity(connection: Connection, made: Plan) -> None:
-    one = update(sessions).where(sessions.c.session_id == bindparam("id"))
-    added = [{"id": key, "seq": s.last_seq, "at": instant(s.message_ms)} for key, s in made.activity.items() if s.added]
-    if added:
-        connection.execute(one.values(last_seq=bindparam("seq"), last_message_at=bindparam("at")), added)
-    active = [{"id": key, "at": instant(s.active_ms)} for key, s in made.activity.items() if s.active_ms]
-    if active:
-        connection.execute(one.values(updated_at=bindparam("at"), told=False), active)
-    told = [{"id": key} for key, s in made.activity.items() if s.told]
-    if told:
-        connection.execute(one.values(told=True), told)
-    seen = [{"id": key, "at": instant(s.accessed_ms)} for key, s in made.activity.items() if s.accessed_ms]
-    if seen:
-        connection.execute(one.values(last_accessed=bindparam("at")), seen)
+    """What happened to each session, in one statement for all; what is not given stays."""
+    rows = [
+        {
+            "id": session_id,
+            "added": seen.added,
+            "seq": seen.last_seq or None,
+            "message_at": instant(seen.message_ms) if seen.message_ms else None,
+            "active_at": instant(seen.active_ms) if seen.active_ms else None,
+            "seen_at": instant(seen.accessed_ms) if seen.accessed_ms else None,
+            "was_told": seen.told if seen.told or seen.active_ms else None,
+        }
+        for session_id, seen in sorted(made.activity.items())
+    ]
+    if rows:
+        connection.execute(_ACTIVITY, rows)
+
+
+def _or_as_it_was(column: Column[Any], name: str) -> Any:
+    return func.coalesce(bindparam(name, type_=column.type), column)
+
+
+_ACTIVITY = (
+    update(sessions)
+    .where(sessions.c.session_id == bindparam("id"))
+    .values(
+        message_count=sessions.c.message_count + bindparam("added", type_=BigInteger),
+        last_seq=_or_as_it_was(sessions.c.last_seq, "seq"),
+        last_message_at=_or_as_it_was(sessions.c.last_message_at, "message_at"),
+        updated_at=_or_as_it_was(sessions.c.updated_at, "active_at"),
+        last_accessed=_or_as_it_was(sessions.c.last_accessed, "seen_at"),
+        told=_or_as_it_was(sessions.c.told, "was_told"),
+    )
+)
 
 
 def _remembered(one: AppliedOp, now: datetime) -> dict[str, Any]:
