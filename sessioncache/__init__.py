@@ -19,6 +19,7 @@ from sessioncache.errors import (
     ConfigurationError,
     CorruptLog,
     CorruptRecord,
+    HookFailed,
     HotTierFull,
     HotTierRefused,
     HotTierUnavailable,
@@ -44,6 +45,7 @@ from sessioncache.flushing import Flushed
 from sessioncache.housekeeping import Kept
 from sessioncache.info import Info, Usage
 from sessioncache.lifecycle.deleting import Erased
+from sessioncache.lifecycle.opening import Begins
 from sessioncache.message import Messages, Record
 from sessioncache.ops import Stats
 from sessioncache.session import Session
@@ -56,12 +58,14 @@ __all__ = [
     "AsyncSession",
     "AsyncSessionCache",
     "Backpressure",
+    "Begins",
     "ConfigurationError",
     "CorruptLog",
     "CorruptRecord",
     "Erased",
     "Flushed",
     "Hit",
+    "HookFailed",
     "HotTierFull",
     "HotTierRefused",
     "HotTierUnavailable",

@@ -92,7 +92,8 @@ class SessionCache:
 
         Args:
             session_key: the address of the conversation.
-            begins: owner, title, display_name, platform, chat_type, origin, metadata: what a new session begins with.
+            begins: what a new session begins with: owner, title, display_name, platform, chat_type, model, provider,
+                base_url, origin, metadata.
 
         Raises:
             InvalidInput: a value is refused.
@@ -150,6 +151,14 @@ class SessionCache:
             SessionNotFound: it is unknown, deleted, or not this owner's.
         """
         return self._run(moving.read(self._state, session_id, owner, limit, before))
+
+    def info(self, session_id: str, *, owner: str | None = None) -> Info:
+        """What is known of any session, current or not, from SQL.
+
+        Raises:
+            SessionNotFound: it is unknown, deleted, or not this owner's.
+        """
+        return self._run(finding.info(self._state, session_id, owner))
 
     def past(self, session_key: str, *, owner: str | None = None, limit: int = 100) -> list[Info]:
         """The sessions of a key, current and ended ones, newest activity first."""
@@ -232,11 +241,11 @@ class SessionCache:
 
         Args:
             session_key: which; None for all.
-            timeout: begin no further batch after this many seconds.
+            timeout: try until so many seconds have passed, whatever fails, and say what is left; without, raise.
 
         Raises:
             StoreUnavailable: the store is down; what is pending waits.
-            StoreRefused: the store refuses an op; all other keys were drained.
+            StoreRefused, CorruptLog: an op cannot be applied; all other keys were drained.
         """
         return self._run(flushing.flush(self._state, session_key, timeout))
 

@@ -93,7 +93,8 @@ class AsyncSessionCache:
 
         Args:
             session_key: the address of the conversation.
-            begins: owner, title, display_name, platform, chat_type, origin, metadata: what a new session begins with.
+            begins: what a new session begins with: owner, title, display_name, platform, chat_type, model, provider,
+                base_url, origin, metadata.
 
         Raises:
             InvalidInput: a value is refused.
@@ -153,6 +154,14 @@ class AsyncSessionCache:
             SessionNotFound: it is unknown, deleted, or not this owner's.
         """
         return await self._run(moving.read(self._state, session_id, owner, limit, before))
+
+    async def info(self, session_id: str, *, owner: str | None = None) -> Info:
+        """What is known of any session, current or not, from SQL.
+
+        Raises:
+            SessionNotFound: it is unknown, deleted, or not this owner's.
+        """
+        return await self._run(finding.info(self._state, session_id, owner))
 
     async def past(self, session_key: str, *, owner: str | None = None, limit: int = 100) -> list[Info]:
         """The sessions of a key, current and ended ones, newest activity first."""
@@ -235,11 +244,11 @@ class AsyncSessionCache:
 
         Args:
             session_key: which; None for all.
-            timeout: begin no further batch after this many seconds.
+            timeout: try until so many seconds have passed, whatever fails, and say what is left; without, raise.
 
         Raises:
             StoreUnavailable: the store is down; what is pending waits.
-            StoreRefused: the store refuses an op; all other keys were drained.
+            StoreRefused, CorruptLog: an op cannot be applied; all other keys were drained.
         """
         return await self._run(flushing.flush(self._state, session_key, timeout))
 

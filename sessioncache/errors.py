@@ -84,6 +84,10 @@ class TurnTimeout(SessionCacheError):
     """Another server had the turn all the time that was waited for it."""
 
 
+class HookFailed(SessionCacheError):
+    """A function of the application raised; what it was called about is done all the same."""
+
+
 class Backpressure(SessionCacheError):
     """The key's pending log is full: the store has not kept up; nothing was written."""
 

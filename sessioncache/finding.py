@@ -24,6 +24,7 @@ from sessioncache.flow import Flow, Transact
 from sessioncache.info import Info
 from sessioncache.keys import check_name, check_session_key
 from sessioncache.lifecycle.messages import number
+from sessioncache.lifecycle.moving import located, not_found
 from sessioncache.message import instant, milliseconds
 from sessioncache.state import State
 from sessioncache.store import find
@@ -69,7 +70,9 @@ def filters(
     Raises:
         InvalidInput: a value is refused.
     """
-    names = {"owner": owner, "platform": platform, "key_prefix": key_prefix}
+    names = {"owner": owner, "platform": platform}
+    if key_prefix is not None:
+        check_session_key(key_prefix)
     checked = {what: None if name is None else check_name(name, what) for what, name in names.items()}
     for what, flag in (("archived", archived), ("important", important), ("ended", ended)):
         if flag is not None and type(flag) is not bool:
@@ -80,7 +83,7 @@ def filters(
     return Filters(
         owner=checked["owner"],
         platform=checked["platform"],
-        key_prefix=checked["key_prefix"],
+        key_prefix=key_prefix,
         active_since=since,
         important=important,
         states=_states(archived=archived, ended=ended),
@@ -106,7 +109,7 @@ def listed(
         raise InvalidInput(f"limit is at most {LARGEST_PAGE}; ask for the next page with the cursor.")
     after = None if cursor is None else _place(cursor)
     if fresh:
-        yield from flushing.flush(state)
+        yield from flushing.settle(state)
     work = partial(_page, wanted=wanted, limit=limit, after=after, summarize=summarize)
     page: Page = yield Transact(work, writes=False)
     return page
@@ -157,10 +160,23 @@ def past(state: State, session_key: str, owner: str | None, limit: int) -> Flow[
     return found
 
 
+def info(state: State, session_id: str, owner: str | None) -> Flow[Info]:
+    """What is known of any session, current or not.
+
+    Raises:
+        SessionNotFound: it is unknown, deleted, or another owner's.
+    """
+    yield from located(state, session_id, owner)
+    found: Info | None = yield Transact(partial(find.one, session_id=session_id), writes=False)
+    if found is None:
+        raise not_found(session_id)
+    return found
+
+
 def count(state: State, wanted: Filters, *, fresh: bool) -> Flow[int]:
     """How many sessions a list would show in all."""
     if fresh:
-        yield from flushing.flush(state)
+        yield from flushing.settle(state)
     return int((yield Transact(partial(find.count, filters=wanted), writes=False)))
 
 
@@ -170,7 +186,7 @@ def has_any(state: State, owner: str | None, besides: str | None, *, fresh: bool
         if name is not None:
             check_name(name, what)
     if fresh:
-        yield from flushing.flush(state)
+        yield from flushing.settle(state)
     return bool((yield Transact(partial(find.has_any, owner=owner, besides=besides), writes=False)))
 
 
@@ -189,6 +205,6 @@ def search(state: State, query: str, owner: str | None, limit: int, *, fresh: bo
     if owner is not None:
         check_name(owner, "owner")
     if fresh:
-        yield from flushing.flush(state)
+        yield from flushing.settle(state)
     found: list[Hit] = yield Transact(partial(searched, query=query, owner=owner, limit=limit), writes=False)
     return found

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessioncache.borders import FOREIGN, translate
-from sessioncache.errors import SessionCacheError
+from sessioncache.errors import HookFailed, SessionCacheError
 from sessioncache.scripts import Script
 
 T = TypeVar("T")
@@ -161,6 +161,16 @@ def _isolation(engine: Engine, *, writes: bool) -> dict[str, Any]:
     return {WRITES: writes}
 
 
+@contextmanager
+def _hook(request: Call) -> Iterator[None]:
+    """Whatever the application's function raises becomes our error, its cause kept."""
+    try:
+        yield
+    except Exception as error:
+        name = getattr(request.function, "__name__", "a hook")
+        raise HookFailed(f"{name} raised {type(error).__name__}; what it was called about is done all the same.") from error
+
+
 class Interrupted(BaseException):
     """Thrown into a flow whose caller was cancelled or interrupted: time for one clean-up, no more."""
 
@@ -219,9 +229,10 @@ class Blocking:
         time.sleep(request.seconds)
 
     def _call(self, request: Call) -> None:
-        result = request.function(*request.arguments)
-        if asyncio.iscoroutine(result):
-            asyncio.run(result)
+        with _hook(request):
+            result = request.function(*request.arguments)
+            if asyncio.iscoroutine(result):
+                asyncio.run(result)
 
     _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
         Evaluate: _evaluate,
@@ -273,9 +284,10 @@ class Awaiting:
         await asyncio.sleep(request.seconds)
 
     async def _call(self, request: Call) -> None:
-        result = request.function(*request.arguments)
-        if asyncio.iscoroutine(result):
-            await result
+        with _hook(request):
+            result = request.function(*request.arguments)
+            if asyncio.iscoroutine(result):
+                await result
 
     _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
         Evaluate: _evaluate,

@@ -2,46 +2,96 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sessioncache.flow import Flow
+from sessioncache.errors import InvalidInput, StoreUnavailable
+from sessioncache.flow import Flow, Pause
 from sessioncache.hot import draining
-from sessioncache.repeat import ask
+from sessioncache.repeat import ask, pauses
 from sessioncache.state import State
 from sessioncache.write_behind import Drained, drain_to_end
+
+log = logging.getLogger("sessioncache.flushing")
 
 EVERY_KEY = 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """What a flush did: ops removed from pending logs, and ops that are left in them."""
+    """What a flush did: ops removed from pending logs, ops that are left in them, and keys that are stopped, with why."""
 
     ops: int
     left: int
+    stopped: dict[str, str] = field(default_factory=dict)
 
 
 def flush(state: State, session_key: str | None = None, timeout: float | None = None) -> Flow[Flushed]:
-    """Drain what is pending under one key, or any, now, claimed or not; no further batch after ``timeout`` seconds.
+    """Drain what is pending under one key, or any, now, claimed or not.
+
+    With a timeout, in seconds, it is tried until then, whatever fails, and what is left is told; no batch is begun later.
 
     Raises:
-        StoreUnavailable: the store is down; the logs wait.
-        StoreRefused, CorruptLog: an op cannot be applied; every other key was drained.
+        StoreUnavailable: the store is down; the logs wait. Without a timeout only.
+        StoreRefused, CorruptLog: an op cannot be applied; every other key was drained. Without a timeout only.
     """
-    end = math.inf if timeout is None else time.monotonic() + timeout
+    if timeout is None:
+        total, names = yield from _drained(state, session_key, math.inf)
+        for error in total.stopped.values():
+            raise error
+    else:
+        total, names = yield from _tried_until(state, session_key, time.monotonic() + _seconds(timeout))
+    stopped = {name: str(error) for name, error in total.stopped.items()}
+    return Flushed(total.ops, (yield from _left(state, names)), stopped)
+
+
+def settle(state: State) -> Flow[None]:
+    """Drain everything that can be, for whoever is about to read SQL; a key that is stopped stops nobody else.
+
+    Raises:
+        StoreUnavailable: the store is down.
+    """
+    yield from _drained(state, None, math.inf)
+
+
+def _seconds(timeout: object) -> float:
+    if type(timeout) not in (int, float) or not 0 <= timeout < math.inf:  # type: ignore[operator]  # a number
+        raise InvalidInput(f"timeout is a number of seconds from 0, not {timeout!r:.40}.")
+    return float(timeout)  # type: ignore[arg-type]  # a number
+
+
+def _tried_until(state: State, session_key: str | None, end: float) -> Flow[tuple[Drained, list[str]]]:
+    """Again while the store is down and there is time."""
+    done, waits = Drained(), pauses()
+    while True:
+        try:
+            total, names = yield from _drained(state, session_key, end)
+        except StoreUnavailable as error:
+            log.warning("the store is unavailable, what is pending waits: %s", error)
+            names = (yield from dirty_keys(state)) if session_key is None else [session_key]
+            if time.monotonic() >= end:
+                return done, names
+            yield Pause(min(next(waits), max(0.0, end - time.monotonic())))
+        else:
+            done.add(total)
+            return done, names
+
+
+def _drained(state: State, session_key: str | None, end: float) -> Flow[tuple[Drained, list[str]]]:
     names = (yield from dirty_keys(state)) if session_key is None else [session_key]
     total = Drained()
     for at in range(0, len(names), state.settings.claim):
         keys = [state.keyspace.of(name) for name in names[at : at + state.settings.claim]]
         total.add((yield from drain_to_end(state, keys, end)))
-    for error in total.stopped.values():
-        raise error
+    return total, names
+
+
+def _left(state: State, names: list[str]) -> Flow[int]:
     if not names:
-        return Flushed(0, 0)
-    left = yield from ask(state, tuple(("LLEN", state.keyspace.of(name).pending) for name in names))
-    return Flushed(total.ops, sum(left))
+        return 0
+    return sum((yield from ask(state, tuple(("LLEN", state.keyspace.of(name).pending) for name in names))))
 
 
 def dirty_keys(state: State) -> Flow[list[str]]:

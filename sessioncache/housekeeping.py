@@ -180,14 +180,14 @@ def _looked_after(
 ) -> Flow[bool]:
     """The same. A copy that was brought in for this has no messages, and goes again."""
     keys, was_hot = state.keyspace.of(one.session_key), True
-    fields = yield from reading.look(state, keys)
-    if fields is None:
+    looked = yield from reading.look(state, keys)
+    if looked is None:
         was_hot = False
-        fields = yield from read_through.warm(state, keys, partial(reading.look, state, keys), window=0)
+        looked = yield from read_through.warm(state, keys, partial(reading.look, state, keys), window=0)
     try:
-        if fields.get("session_id", b"").decode() != one.session_id:
+        if looked.held or looked.fields.get("session_id", b"").decode() != one.session_id:
             return False
-        snapshot = info.from_meta(one.session_key, fields)
+        snapshot = info.from_meta(one.session_key, looked.fields)
         if not fits(snapshot, run.before):
             return False
         handle = Handle(keys, one.session_id, snapshot.owner or "")
@@ -210,7 +210,8 @@ def _prune(state: State, handle: Handle, terms: Change) -> Flow[bool]:
 
 
 def _is_empty(it: Info, before: datetime) -> bool:
-    return not it.message_count and it.created_at < before
+    spared = it.message_count or it.important or it.suspended or it.usage.total_tokens or it.usage.estimated_cost
+    return not spared and it.created_at < before and it.last_accessed < before
 
 
 def _is_old(it: Info, before: datetime) -> bool:
@@ -228,8 +229,16 @@ def _retire(state: State, found: Sequence[Candidate], run: Run) -> Flow[int]:
     gone: dict[str, str | None] = yield Transact(work, writes=True)
     for one in found:
         if one.session_id in gone and state.settings.on_delete:
-            yield Call(hooks.resolved(state.settings.on_delete), (one.session_id, one.session_key, gone[one.session_id]))
+            yield from _hook_called(state, one, gone[one.session_id], run.kept)
     return len(gone)
+
+
+def _hook_called(state: State, one: Candidate, owner: str | None, kept: Kept) -> Flow[None]:
+    try:
+        yield Call(hooks.resolved(state.settings.on_delete), (one.session_id, one.session_key, owner))
+    except SessionCacheError as error:
+        kept.failed[one.session_id] = str(error)
+        log.warning("session was deleted, but: %s", error, extra={"session_key": one.session_key})
 
 
 CHORES = (
@@ -255,14 +264,26 @@ def tell_expiring(state: State) -> Flow[int]:
         work = partial(_asked, find=candidates.untold, before=cutoff, limit=BATCH, after=after)
         found: list[Candidate] = yield Transact(work, writes=False)
         for one in found:
-            told += yield from _told(state, one)
+            told += yield from _told_or_left(state, one)
         if len(found) < BATCH:
             return told
         after = found[-1].after
 
 
+def _told_or_left(state: State, one: Candidate) -> Flow[bool]:
+    """The same for one session, which stops no other."""
+    try:
+        return (yield from _told(state, one))
+    except (StoreUnavailable, HotTierUnavailable):
+        raise
+    except SessionCacheError as error:
+        log.warning("nobody was told of a coming reset: %s", error, extra={"session_key": one.session_key})
+        return False
+
+
 def _told(state: State, one: Candidate) -> Flow[bool]:
-    keys, op_id, around = state.keyspace.of(one.session_key), new_op_id(), datetime.now(UTC)
+    keys, op_id = state.keyspace.of(one.session_key), new_op_id()
+    around = datetime.now(UTC) + timedelta(seconds=state.settings.expiring_ahead)
     ahead_ms = ms(state.settings.expiring_ahead)
     while True:
         rows = policy.rows(state.policies, around)

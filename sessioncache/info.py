@@ -10,8 +10,8 @@ whole billionths, so that sums are exact in any order and in either tier.
 
 from __future__ import annotations
 
-import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +25,7 @@ from sessioncache.message import decode, encode, instant
 
 MAX_TITLE_CHARACTERS = 255
 MAX_DETAIL_BYTES = 65_536
+MAX_NAMES = 900
 MAX_COUNT = 2**53
 NANO = 10**9
 
@@ -36,10 +37,10 @@ LABELS = ("cost_status", "cost_source", "model", "provider", "base_url")
 # The prefix of a meta field that holds one name of the metadata, as msgpack.
 METADATA = "m:"
 
-# Control characters and those that are not seen; U+200C and U+200D join the letters of several scripts and emoji, and stay.
-_UNSEEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
-)
+# U+200C and U+200D join the letters of several scripts and emoji, tag characters make flags, variation selectors choose how
+# an emoji looks: they stay, but alone they are nothing.
+_JOINERS = re.compile("[\u200c\u200d\ufe00-\ufe0f\U000e0020-\U000e007f]")
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180e\u2800\u3164\uffa0]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,11 @@ class Info:
     ended_at: datetime | None = None
     end_reason: str | None = None
     parent_id: str | None = None
+
+    @property
+    def goal(self) -> Any:
+        """The goal in the metadata: ``goal_state``, or ``thread_goal`` as older applications named it."""
+        return self.metadata.get("goal_state", self.metadata.get("thread_goal"))
 
 
 def from_meta(session_key: str, fields: Mapping[str, bytes]) -> Info:
@@ -176,12 +182,20 @@ def clean_title(title: object) -> str:
         title.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput("The title contains a lone surrogate and is not valid UTF-8.") from error
-    cleaned = " ".join(_UNSEEN.sub("", re.sub(r"[\t\n\r\v\f\u2028\u2029]+", " ", title)).split(" ")).strip()
-    if not cleaned.strip("\u200c\u200d "):
+    cleaned = "".join(map(_seen, title)).strip()
+    if not _BLANK.sub("", _JOINERS.sub("", cleaned)).strip():
         return ""
     if len(cleaned) > MAX_TITLE_CHARACTERS:
         raise InvalidInput(f"A title has at most {MAX_TITLE_CHARACTERS} characters, not {len(cleaned)}.")
     return cleaned
+
+
+def _seen(character: str) -> str:
+    """The character if it is one that is seen, or joins such; a space for a line break; nothing for others."""
+    if character in "\t\n\r\v\f\u2028\u2029":
+        return " "
+    unseen = unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn"}
+    return "" if unseen and not _JOINERS.match(character) else character
 
 
 def json_object(value: object, what: str) -> dict[str, Any]:
@@ -206,6 +220,8 @@ def metadata(value: object) -> dict[str, Any]:
         InvalidInput: it is no JSON object, or too large, or a name of it is too long.
     """
     found = json_object(value, "metadata")
+    if len(found) > MAX_NAMES:
+        raise InvalidInput(f"The metadata has at most {MAX_NAMES} names, not {len(found)}; keep them in fewer objects.")
     for name in found:
         check_name(name, "name in the metadata")
     return found
@@ -233,6 +249,6 @@ def cost_in_nano(value: object) -> int:
     Raises:
         InvalidInput: not a finite number from 0.
     """
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value * NANO <= MAX_COUNT:  # type: ignore[operator, arg-type]  # numbers
+    if type(value) not in (int, float) or not 0 <= value <= MAX_COUNT // NANO:  # type: ignore[operator]  # a number
         raise InvalidInput(f"estimated_cost is a number from 0 to 9,000,000, not {value!r}.")
     return round(value * NANO)  # type: ignore[operator]  # a number

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from sessioncache import op
+from sessioncache.errors import StoreUnavailable
 from sessioncache.flow import Flow, Transact
 from sessioncache.hot import draining, reading
 from sessioncache.repeat import ask
@@ -34,7 +35,7 @@ class Stats:
         pending: those ops (counted for the first 1,000 dirty keys of each partition).
         oldest_pending: age of the oldest of them, in seconds; 0 if there is none.
         dead: dead letters.
-        sessions, messages: in the store.
+        sessions, messages: in the store; None while it is away.
         counters: what this process did since it started; the names are in `sessioncache.metrics`.
     """
 
@@ -42,8 +43,8 @@ class Stats:
     pending: int
     oldest_pending: float
     dead: int
-    sessions: int
-    messages: int
+    sessions: int | None
+    messages: int | None
     counters: dict[str, int]
 
 
@@ -58,8 +59,16 @@ def stats(state: State) -> Flow[Stats]:
             length, heads = yield from _logs(state, backlog.session_keys)
             pending += length
             oldest = max([oldest, *((backlog.now_ms - head.at_ms) / 1000 for head in heads)])
-    sessions, messages = yield Transact(load.counts, writes=False)
+    sessions, messages = yield from _stored()
     return Stats(dirty, pending, oldest, dead, sessions, messages, state.counters.snapshot())
+
+
+def _stored() -> Flow[tuple[int | None, int | None]]:
+    try:
+        found: tuple[int, int] = yield Transact(load.counts, writes=False)
+    except StoreUnavailable:
+        return None, None
+    return found
 
 
 def _logs(state: State, session_keys: list[str]) -> Flow[tuple[int, list[op.Op]]]:

@@ -40,6 +40,10 @@ def _failed(error: SessionCacheError) -> None:
     log.warning("a hold or turn could not be renewed, it is tried again: %s", error)
 
 
+def _not_ended(error: SessionCacheError) -> None:
+    log.warning("a hold or turn could not be given back, it ends by itself: %s", error)
+
+
 class BlockingRight(Generic[T]):
     """``with`` gives ``value`` and keeps the right until the block ends."""
 
@@ -49,14 +53,24 @@ class BlockingRight(Generic[T]):
         self._thread = threading.Thread(target=self._keep, name="sessioncache-renewal", daemon=True)
 
     def __enter__(self) -> T:
-        self._run(self._right.take())
+        try:
+            self._run(self._right.take())
+        except BaseException:
+            self._end()
+            raise
         self._thread.start()
         return self._value
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
-        self._run(self._right.end())
+        self._end()
+
+    def _end(self) -> None:
+        try:
+            self._run(self._right.end())
+        except SessionCacheError as error:
+            _not_ended(error)
 
     def _keep(self) -> None:
         while not self._over.wait(self._right.ttl / TIMES):
@@ -74,7 +88,11 @@ class AwaitingRight(Generic[T]):
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> T:
-        await self._run(self._right.take())
+        try:
+            await self._run(self._right.take())
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._end()))
+            raise
         self._task = asyncio.create_task(self._keep(), name="sessioncache-renewal")
         return self._value
 
@@ -84,7 +102,13 @@ class AwaitingRight(Generic[T]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.shield(asyncio.ensure_future(self._run(self._right.end())))
+        await asyncio.shield(asyncio.ensure_future(self._end()))
+
+    async def _end(self) -> None:
+        try:
+            await self._run(self._right.end())
+        except SessionCacheError as error:
+            _not_ended(error)
 
     async def _keep(self) -> None:
         while True:

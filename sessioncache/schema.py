@@ -24,7 +24,9 @@ What the indexes of sessions are for; each costs every write of the rows that ar
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
+from typing import Any, cast
 
 from sqlalchemy import (
     JSON,
@@ -50,30 +52,38 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 HEAD = "0002"
 VERSION_TABLE = "sessioncache_version"
 
+log = logging.getLogger("sessioncache.schema")
+
 metadata = MetaData()
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware UTC time. SQLite, which has no time zones, keeps it naive."""
+    """An aware UTC time. SQLite, which has no times, keeps text; what is no time there counts as 1970, with a warning."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """The column type of a database."""
-        return dialect.type_descriptor(DateTime(timezone=dialect.name == "postgresql"))
+        return dialect.type_descriptor(self.impl_instance if dialect.name == "postgresql" else String(32))
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         """What the database is given."""
         if value is None or dialect.name == "postgresql":
             return value
-        return value.astimezone(UTC).replace(tzinfo=None)
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """What the database gave back, aware."""
         if value is None:
             return None
-        return value.astimezone(UTC) if dialect.name == "postgresql" else value.replace(tzinfo=UTC)
+        if dialect.name == "postgresql":
+            return cast("datetime", value).astimezone(UTC)
+        try:
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        except (ValueError, TypeError):
+            log.warning("a time in the database cannot be read and counts as 1970")
+            return datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _counter(name: str) -> Column[int]:

@@ -58,7 +58,7 @@ class Session:
 
     def append(
         self,
-        messages_: dict[str, Any] | Sequence[dict[str, Any]],
+        messages_: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         /,
         *,
         id: str | Sequence[str] | None = None,  # noqa: A002 - the word of the domain
@@ -116,11 +116,11 @@ class Session:
         """Remove all messages, and ``summary`` from the metadata."""
         self._run(messages.clear(self._state, self._handle, expected_version))
 
-    def replace(self, messages_: Sequence[dict[str, Any]], /, *, expected_version: int | None = None) -> list[Record]:
+    def replace(self, messages_: Sequence[Mapping[str, Any]], /, *, expected_version: int | None = None) -> list[Record]:
         """Replace all messages by others, all at once; their records."""
         return self._run(messages.replace(self._state, self._handle, messages_, expected_version))
 
-    def edit(self, message_id: str, message: dict[str, Any], *, expected_version: int | None = None) -> bool:
+    def edit(self, message_id: str, message: Mapping[str, Any], *, expected_version: int | None = None) -> bool:
         """Give one message another content; it keeps its id, seq and time. False if there is none of this id."""
         return self._run(messages.edit(self._state, self._handle, message_id, message, expected_version))
 

@@ -88,7 +88,7 @@ def change(
                 current=int(reply[1]),
             )
         case b"lost":
-            raise TurnLost(f"The turn in {keys.session_key!r} was lost to another server; nothing was written.")
+            raise TurnLost(f"The turn in {keys.session_key!r} ran out, or another server has it; nothing was written.")
         case b"full":
             raise full(keys, reply[1])
     return reply

@@ -30,7 +30,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why nothing was opened: ``none``, ``other`` (another owner's), ``there``, or ``clock`` with Redis's time."""
+    """Why nothing was opened: ``none``, ``other`` (another owner's), ``there``, ``again``, or ``clock`` with its time."""
 
     why: str
     at_ms: int = 0
@@ -61,10 +61,19 @@ def _opened(state: State, keys: SessionKeys, reply: list[Any]) -> Flow[Opened | 
     return Refused(reply[0].decode(), int(reply[1]) if reply[1:] else 0)
 
 
-def look(state: State, keys: SessionKeys) -> Flow[dict[str, bytes] | None]:
-    """What meta holds of the current session; this is no access. ``session_id`` is missing where there is none."""
-    reply = yield from evaluate(state, scripts.LOOK, (keys.meta, keys.history))
-    return None if reply[0] == b"miss" else fields_of(reply[1:])
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The current session of a key, as fields of meta (none where there is no session); whether the key is held."""
+
+    held: bool
+    fields: dict[str, bytes]
+
+
+def look(state: State, keys: SessionKeys) -> Flow[Looked | None]:
+    """Look at the current session of a key; this is no access."""
+    three = (keys.meta, keys.history, keys.holds)
+    reply = yield from evaluate(state, scripts.LOOK, three, keys.session_key, ms(state.settings.hold))
+    return None if reply[0] == b"miss" else Looked(reply[1] == b"1", fields_of(reply[2:]))
 
 
 def tell(

@@ -16,7 +16,7 @@ from sessioncache.flow import Call, Flow, Transact
 from sessioncache.hot import draining, writing
 from sessioncache.hot.change import Busy, Change, Moved
 from sessioncache.keys import check_name
-from sessioncache.lifecycle.handle import Handle
+from sessioncache.lifecycle.handle import Handle, not_current
 from sessioncache.lifecycle.moving import located
 from sessioncache.lifecycle.opening import get_session
 from sessioncache.op import new_op_id
@@ -33,16 +33,21 @@ def delete_session(state: State, handle: Handle, expected_version: int | None = 
 
     Raises:
         VersionConflict, TurnLost: the terms do not hold; nothing was written.
+        SessionMoved, SessionDeleted: there are terms, but the session is not current any more.
         StoreUnavailable: it is deleted, but stands in lists until the database is back.
     """
-    deleted = yield from delete_current(state, handle, handle.change(expected_version))
-    return True if deleted else (yield from delete_by_id(state, handle.session_id, None))
+    if (yield from delete_current(state, handle, handle.change(expected_version))):
+        return True
+    if expected_version is not None or handle.turn:
+        now = yield from read_through.standing(state, handle.keys)
+        raise (yield from not_current(state, handle, Moved(now.session_id)))
+    return (yield from delete_by_id(state, handle.session_id, None))
 
 
 def delete_current(state: State, handle: Handle, terms: Change) -> Flow[bool]:
     """Delete the handle's session if it is current, and the terms hold."""
     attempt = partial(writing.delete, state, handle.keys, terms, if_current=True)
-    reply = yield from read_through.warm(state, handle.keys, attempt)
+    reply = yield from read_through.warm(state, handle.keys, attempt, window=0)
     state.near.drop(handle.keys.session_key)
     if isinstance(reply, Moved | Busy):
         return False
@@ -54,7 +59,7 @@ def delete_current(state: State, handle: Handle, terms: Change) -> Flow[bool]:
 def delete_key(state: State, session_key: str, owner: str | None) -> Flow[bool]:
     """Delete the current session of a key; False if there is none, or it is another owner's."""
     try:
-        opening = yield from get_session(state, session_key, owner)
+        opening = yield from get_session(state, session_key, owner, window=0)
     except SessionNotFound:
         return False
     return (yield from delete_current(state, opening.handle, opening.handle.change()))
@@ -69,7 +74,7 @@ def delete_by_id(state: State, session_id: str, owner: str | None) -> Flow[bool]
         except SessionNotFound:
             return False
         keys, terms = state.keyspace.of(found.session_key), Change(session_id, new_op_id())
-        yield from read_through.warm(state, keys, partial(writing.delete, state, keys, terms, if_current=False))
+        yield from read_through.warm(state, keys, partial(writing.delete, state, keys, terms, if_current=False), window=0)
         state.near.drop(found.session_key)
         yield from drain_key(state, found.session_key)
         now: place.Place | None = yield Transact(partial(place.place, session_id=session_id), writes=False)
@@ -100,7 +105,7 @@ def delete_owner(state: State, owner: str) -> Flow[Erased]:
         StoreUnavailable: the database is away; call it again.
     """
     check_name(owner, "owner")
-    yield from flushing.flush(state)
+    yield from flushing.settle(state)
     erased = messages = 0
     seen: set[str] = set()
     while True:

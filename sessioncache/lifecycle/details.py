@@ -11,7 +11,7 @@ from sessioncache.errors import InvalidInput
 from sessioncache.flow import Flow
 from sessioncache.hot import writing
 from sessioncache.keys import check_name
-from sessioncache.lifecycle.handle import Handle, changed
+from sessioncache.lifecycle.handle import Handle, changed, standing
 from sessioncache.state import State
 
 
@@ -90,5 +90,7 @@ def _send(
     activity: bool,
 ) -> Flow[int]:
     terms = handle.change(expected_version)
+    if not triples:
+        return (yield from standing(state, handle)).version
     attempt = partial(writing.update, state, handle.keys, terms, info.packed(payload), triples, activity=activity)
     return (yield from changed(state, handle, attempt))

@@ -13,7 +13,6 @@ from sessioncache.errors import (
     SessionCacheError,
     SessionDeleted,
     SessionMoved,
-    SessionNotFound,
     StoreUnavailable,
 )
 from sessioncache.flow import Flow, Transact
@@ -48,13 +47,15 @@ class Handle:
         return Change(self.session_id, new_op_id(), expected_version, self.turn)
 
 
-def changed(state: State, handle: Handle, attempt: Callable[[], Flow[T | Moved | Busy | None]]) -> Flow[T]:
+def changed(
+    state: State, handle: Handle, attempt: Callable[[], Flow[T | Moved | Busy | None]], *, window: int | None = None
+) -> Flow[T]:
     """What a change of the handle's session was answered.
 
     Raises:
         SessionMoved, SessionDeleted: the session is not current any more; nothing was written.
     """
-    reply = yield from read_through.warm(state, handle.keys, attempt)
+    reply = yield from read_through.warm(state, handle.keys, attempt, window=window)
     if isinstance(reply, Moved):
         raise (yield from not_current(state, handle, reply))
     return cast("T", reply)
@@ -90,8 +91,3 @@ def _is_deleted(state: State, handle: Handle) -> Flow[bool]:
         return bool((yield Transact(partial(load.is_deleted, session_id=handle.session_id), writes=False)))
     except StoreUnavailable:
         return False
-
-
-def not_found(what: str) -> SessionNotFound:
-    """The error for a session that is not there, or not this owner's."""
-    return SessionNotFound(f"There is no session {what}; open() makes one.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -19,12 +19,14 @@ from sessioncache.op import APPEND, CLEAR, EDIT, EVENT, REMOVE, TRUNCATE, messag
 from sessioncache.state import State
 
 MAX_COUNT = 2**53
+# Each is remembered beside the hot copy, which is rewritten with every write.
+MAX_IDS = 1000
 
 
 def append(
     state: State,
     handle: Handle,
-    messages: dict[str, Any] | Sequence[dict[str, Any]],
+    messages: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     ids: str | Sequence[str] | None,
     expected_version: int | None,
     *,
@@ -54,7 +56,7 @@ def append(
     return [record(one) for one in elements]
 
 
-def _encoded(state: State, messages: Sequence[dict[str, Any]]) -> list[bytes]:
+def _encoded(state: State, messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
     settings = state.settings
     packed = [encode(one, settings.max_message_bytes) for one in messages]
     if sum(map(len, packed)) > max(settings.batch_bytes, settings.max_message_bytes):
@@ -66,7 +68,7 @@ def _named(names: Sequence[str], packed: Sequence[bytes]) -> list[bytes]:
     return [name.encode() + b"\n" + one for name, one in zip(names, packed, strict=True)]
 
 
-def _as_list(messages: dict[str, Any] | Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+def _as_list(messages: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     if isinstance(messages, dict):
         return [messages]
     if isinstance(messages, list | tuple):
@@ -81,6 +83,8 @@ def _names(session_id: str, ids: str | Sequence[str] | None, count: int) -> tupl
         return message_ids(op_id, count), [op_id] * count
     if not isinstance(ids, str | list | tuple):
         raise InvalidKey(f"id takes a message id or a list of them, not {type(ids).__name__}.")
+    if count > MAX_IDS:
+        raise InvalidMessage(f"One append takes at most {MAX_IDS} messages with ids of their own; append in pieces.")
     names = [check_name(one, "message id") for one in ([ids] if isinstance(ids, str) else ids)]
     if len(names) != count or len(set(names)) != count:
         raise InvalidKey(f"{count} messages need {count} different ids, not {len(set(names))}.")
@@ -172,7 +176,7 @@ def clear(state: State, handle: Handle, expected_version: int | None) -> Flow[No
 
 
 def replace(
-    state: State, handle: Handle, messages: Sequence[dict[str, Any]], expected_version: int | None
+    state: State, handle: Handle, messages: Sequence[Mapping[str, Any]], expected_version: int | None
 ) -> Flow[list[Record]]:
     """Replace all messages by others, all at once; their records.
 
@@ -189,7 +193,7 @@ def replace(
 
 
 def edit(
-    state: State, handle: Handle, message_id: str, message: dict[str, Any], expected_version: int | None
+    state: State, handle: Handle, message_id: str, message: Mapping[str, Any], expected_version: int | None
 ) -> Flow[bool]:
     """Give one message another content; it keeps id, seq and time. False if the session has no such message.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,14 +20,22 @@ from zlib import crc32
 from sqlalchemy import Connection
 
 from sessioncache import read_through
-from sessioncache.errors import HydrationTimeout, SessionExists, SessionNotFound, VersionConflict
+from sessioncache.errors import (
+    CorruptLog,
+    HydrationTimeout,
+    SessionExists,
+    SessionNotFound,
+    StoreRefused,
+    TurnLost,
+    VersionConflict,
+)
 from sessioncache.flow import Flow, Pause, Transact
 from sessioncache.flushing import EVERY_KEY
-from sessioncache.hot import draining, writing
+from sessioncache.hot import draining, leases, writing
 from sessioncache.hot.change import Change, Moved
 from sessioncache.hot.reading import Found
 from sessioncache.keys import SessionKeys, check_name
-from sessioncache.lifecycle.handle import Handle, not_current, not_found, standing
+from sessioncache.lifecycle.handle import Handle, not_current, standing
 from sessioncache.lifecycle.messages import number
 from sessioncache.lifecycle.opening import Details, Opening, get_session, new_session_id
 from sessioncache.message import Messages, instant, milliseconds
@@ -47,7 +56,7 @@ def _now() -> datetime:
 _OWN_ID = re.compile(r"\d{8}_\d{6}_([0-9a-f]{8})[0-9a-f]{12}")
 
 
-def located(state: State, session_id: str, owner: str | None) -> Flow[Place]:
+def located(state: State, session_id: str, owner: str | None, *, by_caller: bool = True) -> Flow[Place]:
     """Where a session stands, once what is pending under its key is in the store.
 
     An id that was made here tells the CRC-32 of its first key, so that one that is still pending is found.
@@ -56,20 +65,29 @@ def located(state: State, session_id: str, owner: str | None) -> Flow[Place]:
         SessionNotFound: it is unknown, deleted, or another owner's.
     """
     check_name(session_id, "session id")
-    if owner is not None:
+    if by_caller and owner is not None:
         check_name(owner, "owner")
     found = yield from _place(session_id)
     if found is None:
         yield from _drain_first_key(state, session_id)
         found = yield from _place(session_id)
     before = None
-    while found is not None and found.session_key != before:
+    while found is not None and _is_whose(found, owner) and found.session_key != before:
         before = found.session_key
         yield from drain_key(state, before)
         found = yield from _place(session_id)
-    if found is None or found.deleted or (owner is not None and found.owner != owner):
-        raise not_found(f"of id {session_id!r}")
+    if found is None or found.deleted or not _is_whose(found, owner):
+        raise not_found(session_id)
     return found
+
+
+def not_found(session_id: str) -> SessionNotFound:
+    """The error for an id that is unknown, deleted, or another owner's."""
+    return SessionNotFound(f"There is no session of id {session_id!r}; past() and list() give the ids that there are.")
+
+
+def _is_whose(found: Place, owner: str | None) -> bool:
+    return owner is None or found.owner == owner
 
 
 def _place(session_id: str) -> Flow[Place | None]:
@@ -86,7 +104,8 @@ def _drain_first_key(state: State, session_id: str) -> Flow[None]:
     backlog = yield from draining.stats(state, partition, EVERY_KEY)
     for session_key in backlog.session_keys:
         if crc32(session_key.encode()) == crc:
-            yield from drain_key(state, session_key)
+            with suppress(CorruptLog, StoreRefused):  # it may be another owner's; whose it is not is told nothing
+                yield from drain_key(state, session_key)
 
 
 def read(state: State, session_id: str, owner: str | None, limit: int | None, before: int | None) -> Flow[Messages]:
@@ -127,6 +146,7 @@ class Target:
     session_id: str
     owner: str | None
     checked: Callable[[Found], Flow[None]]
+    expected_version: int | None = None
     turn: str = ""
 
 
@@ -154,9 +174,7 @@ def _brought(state: State, target: Target, now: Found) -> Flow[bool]:
     """One try, with the key as it stands now; False if it did not stand still."""
     session_key = target.keys.session_key
     yield from drain_key(state, session_key)
-    seen = yield from located(state, target.session_id, None)
-    if target.owner is not None and seen.owner != target.owner:
-        raise not_found(f"of id {target.session_id!r}")
+    seen = yield from located(state, target.session_id, target.owner, by_caller=False)
     left_by = ""
     if seen.session_key != session_key:
         left_by = yield from _let_go(state, seen.session_key, target.session_id)
@@ -164,7 +182,7 @@ def _brought(state: State, target: Target, now: Found) -> Flow[bool]:
     last_seq: int | None = yield Transact(partial(place.claim, wanted=wanted, now=_now()), writes=True)
     if last_seq is None:
         return False
-    terms = Change(now.session_id, new_op_id(), None, target.turn)
+    terms = Change(now.session_id, new_op_id(), target.expected_version, target.turn)
     attempt = partial(writing.switch, state, target.keys, terms, now.revision, target.session_id, last_seq)
     return (yield from read_through.warm(state, target.keys, attempt)) is True
 
@@ -198,11 +216,15 @@ def switch(state: State, handle: Handle, session_id: str, expected_version: int 
                 expected=expected,
                 current=now.version,
             )
+        if handle.turn and (yield from _turn(state, handle)) != "ours":
+            raise TurnLost(
+                f"The turn in {handle.keys.session_key!r} ran out, or another server has it; nothing was written."
+            )
 
     if session_id == handle.session_id:
         yield from checked((yield from standing(state, handle)))
         return (yield from get_session(state, handle.keys.session_key, None))
-    return (yield from bring(state, Target(handle.keys, session_id, handle.owner, checked, handle.turn)))
+    return (yield from bring(state, Target(handle.keys, session_id, handle.owner, checked, expected, handle.turn)))
 
 
 def resume(state: State, session_id: str, owner: str | None) -> Flow[Opening]:
@@ -212,12 +234,21 @@ def resume(state: State, session_id: str, owner: str | None) -> Flow[Opening]:
         SessionNotFound: it is unknown, deleted, or another owner's.
     """
     found = yield from located(state, session_id, owner)
-    return (yield from bring(state, Target(state.keyspace.of(found.session_key), session_id, owner, _anything)))
+    theirs = partial(_must_be_the_same_owners, session_id=session_id, owner=found.owner)
+    return (yield from bring(state, Target(state.keyspace.of(found.session_key), session_id, owner, theirs)))
 
 
-def _anything(_now: Found) -> Flow[None]:
-    """Whatever is current ends."""
+def _turn(state: State, handle: Handle) -> Flow[str]:
+    """Whether the handle's turn is still its own, which then lasts a moment longer."""
+    return leases.turn(state, handle.keys, "keep", handle.turn, state.settings.hold, handle.session_id)
+
+
+def _must_be_the_same_owners(now: Found, session_id: str, owner: str) -> Flow[None]:
     yield from ()
+    if now.session_id and now.owner != owner:
+        raise SessionExists(
+            f"The key of session {session_id} has a session of another owner by now; fork it under another."
+        )
 
 
 def _must_be_free(now: Found, session_key: str, session_id: str) -> Flow[None]:

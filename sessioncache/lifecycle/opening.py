@@ -7,7 +7,7 @@ boundaries are computed here, around our clock; if Redis's is days away, around 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from os import urandom
@@ -16,7 +16,7 @@ from zlib import crc32
 
 from sessioncache import info, read_through
 from sessioncache.conversation import policy
-from sessioncache.errors import SessionExists
+from sessioncache.errors import InvalidInput, SessionExists, SessionNotFound
 from sessioncache.flow import Flow
 from sessioncache.hot import reading, writing
 from sessioncache.hot.change import Moved
@@ -24,7 +24,7 @@ from sessioncache.hot.reading import Begin, Refused
 from sessioncache.hot.writing import Opened
 from sessioncache.info import Info
 from sessioncache.keys import SessionKeys, check_name
-from sessioncache.lifecycle.handle import Handle, changed, not_current, not_found
+from sessioncache.lifecycle.handle import Handle, changed, not_current
 from sessioncache.message import instant
 from sessioncache.op import new_op_id
 from sessioncache.state import State
@@ -73,6 +73,9 @@ class Begins(TypedDict, total=False):
     display_name: str | None
     platform: str | None
     chat_type: str | None
+    model: str | None
+    provider: str | None
+    base_url: str | None
     origin: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
 
@@ -83,6 +86,9 @@ def details(**begins: Unpack[Begins]) -> Details:
     Raises:
         InvalidInput: a value is refused.
     """
+    unknown = sorted(set(begins) - set(_CHECKS))
+    if unknown:
+        raise InvalidInput(f"A session cannot begin with {', '.join(unknown)}; it can with: {', '.join(_CHECKS)}.")
     columns = {name: _CHECKS[name](value) for name, value in begins.items() if value is not None}
     return Details({name: value for name, value in columns.items() if value != ""})
 
@@ -92,7 +98,7 @@ def _metadata(value: object) -> dict[str, Any]:
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
-    **{name: partial(check_name, what=name) for name in ("owner", *info.NAMES)},
+    **{name: partial(check_name, what=name) for name in ("owner", *info.NAMES, "model", "provider", "base_url")},
     "title": info.clean_title,
     "origin": partial(info.json_object, what="origin"),
     "metadata": _metadata,
@@ -104,7 +110,7 @@ def new_session_id(session_key: str) -> str:
     return f"{datetime.now(UTC):%Y%m%d_%H%M%S}_{crc32(session_key.encode()):08x}{urandom(6).hex()}"
 
 
-def open_session(state: State, session_key: str, begins: Details, verb: str) -> Flow[Opening]:
+def open_session(state: State, session_key: str, begins: Details, verb: str, *, window: int | None = None) -> Flow[Opening]:
     """Open a session; ``verb`` is ``open``, ``ensure``, ``create`` or ``get`` (see open.lua).
 
     Raises:
@@ -117,25 +123,30 @@ def open_session(state: State, session_key: str, begins: Details, verb: str) -> 
     while True:
         rows = policy.rows(state.policies, around)
         attempt = partial(reading.open_session, state, keys, verb, begins.owner, begin, rows)
-        reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt)))
+        reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt, window=window)))
         if isinstance(reply, Opened):
             return opened(keys, reply)
         if reply.why == "there":
             raise SessionExists(
                 f"There is a session under {session_key!r} already; open() gives it, reset() begins another."
             )
-        if reply.why != "clock":
-            raise not_found(f"under {session_key!r}")
-        around = instant(reply.at_ms)
+        if reply.why == "again":
+            begin = replace(begin, session_id=new_session_id(session_key), op_id=new_op_id())
+        elif reply.why == "clock":
+            around = instant(reply.at_ms)
+        else:
+            raise SessionNotFound(
+                f"There is no session under {session_key!r} that is yours to use; open() makes one where none is."
+            )
 
 
-def get_session(state: State, session_key: str, owner: str | None) -> Flow[Opening]:
+def get_session(state: State, session_key: str, owner: str | None, *, window: int | None = None) -> Flow[Opening]:
     """The current session of a key, whatever the policy says.
 
     Raises:
         SessionNotFound: there is none, or it is another owner's.
     """
-    return open_session(state, session_key, details(owner=owner), "get")
+    return open_session(state, session_key, details(owner=owner), "get", window=window)
 
 
 def opened(keys: SessionKeys, reply: Opened) -> Opening:
@@ -152,10 +163,12 @@ def reset(state: State, handle: Handle, begins: Details, expected_version: int |
         SessionMoved, SessionDeleted: it is not current any more.
         VersionConflict, TurnLost: the terms do not hold.
     """
+    if begins.owner not in ("", handle.owner):
+        raise InvalidInput("A reset keeps the owner; delete the session and open() one for another owner.")
     session_id, fields = new_session_id(handle.keys.session_key), info.fields(begins.columns)
     terms = handle.change(expected_version)
     attempt = partial(writing.start, state, handle.keys, terms, session_id, begins.payload, fields)
-    reply = yield from changed(state, handle, attempt)
+    reply = yield from changed(state, handle, attempt, window=0)
     state.near.drop(handle.keys.session_key)
     return opened(handle.keys, reply)
 

@@ -13,10 +13,11 @@ local MESSAGES = 14
 local at_ms = now_ms()
 local version, answer, fresh = tonumber(row[VERSION]), {}, {}
 local op_id, first, oldest
+local all = #ARGV > MESSAGES + 8 and all_known(row[OPS])  -- many ids: one pass over what is known instead of one for each
 for i = MESSAGES, #ARGV, 2 do
   if ARGV[i] ~= op_id then
     op_id = ARGV[i]
-    first = known(row[OPS], op_id)
+    if all then first = all[op_id] else first = known(row[OPS], op_id) end
   elseif first then
     first = first + 1
   end

@@ -53,6 +53,13 @@ local function known(ops, op_id)
   return stop and tonumber(string.match(ops, '^%d+', stop + 1))
 end
 
+-- The first versions of all ops that were applied already, by op id.
+local function all_known(ops)
+  local found = {}
+  for op_id, version in string.gmatch(ops, '([^ ;]+):(%d+)') do found[op_id] = found[op_id] or tonumber(version) end
+  return found
+end
+
 -- The remembered ops after a group of more, cut to the newest groups that hold `keep` ops between them.
 local function remember(ops, added, keep)
   local groups, first, count = {}, 1, #added
@@ -92,9 +99,10 @@ end
 --       hold_ms ('' unless the change may only happen while nothing is pending and nobody holds the key)
 local ANSWER = 'answer'  -- a field of meta: '<op id>\n<what that op was answered>', for a repeat
 
--- Nil if the change may happen; else the reply that says why not.
-local function barred(row, ops)
-  if row[SESSION] ~= ARGV[6] then
+-- Nil if the change may happen; else the reply that says why not. Where there is no session nothing changes, but for what
+-- says that it may (`nobody`).
+local function barred(row, ops, nobody)
+  if row[SESSION] ~= ARGV[6] or (row[SESSION] == '' and not nobody) then
     return {'moved', row[SESSION], redis.call('HGET', KEYS[1], 'deleted') or ''}
   end
   if ARGV[7] ~= '' and tonumber(ARGV[7]) ~= tonumber(row[VERSION]) then return {'conflict', row[VERSION]} end
@@ -125,6 +133,15 @@ local function answered(op_id)
   local answer = redis.call('HGET', KEYS[1], ANSWER)
   if answer and string.sub(answer, 1, #op_id + 1) == op_id .. '\n' then return string.sub(answer, #op_id + 2) end
   return nil
+end
+
+-- What stays of a hot copy whose session is gone: that the key has none. Ends soon by itself.
+local function emptied(row, deleted, ttl_ms)
+  local kept = redis.call('HMGET', KEYS[1], 'version', 'ops', ANSWER)
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[6])
+  redis.call('HSET', KEYS[1], 'run', row[RUN], 'count', 0, 'session_id', '', 'version', kept[1], 'revision', ARGV[9],
+    'total', 0, 'bytes', 0, 'ops', kept[2], ANSWER, kept[3] or '', 'owner', '', 'touched_ms', 0, 'deleted', deleted)
+  redis.call('PEXPIRE', KEYS[1], ttl_ms)
 end
 
 -- Drops the oldest hot messages beyond the window; what is left: count and bytes. One is always kept.

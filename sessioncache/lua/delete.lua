@@ -18,8 +18,6 @@ local at_ms = now_ms()
 local _, ring = log_op(row, 'delete', ARGV[6], '', at_ms)
 redis.call('HSET', KEYS[1], 'revision', ARGV[9], ANSWER, ARGV[9] .. '\n' .. (current and '1' or '0'))
 if current then
-  redis.call('DEL', KEYS[2], KEYS[6])
-  redis.call('HSET', KEYS[1], 'session_id', '', 'count', 0, 'total', 0, 'bytes', 0, 'owner', '', 'deleted', ARGV[6])
-  redis.call('PEXPIRE', KEYS[1], ARGV[11])
+  emptied(row, ARGV[6], ARGV[11])
 end
 return {'ok', ring, current and '1' or '0'}

@@ -18,8 +18,6 @@ if pending >= tonumber(ARGV[3]) then return {'full', pending} end
 local _, ring = log_op(row, 'leave', ARGV[6], ARGV[11], now_ms())
 redis.call('HSET', KEYS[1], 'revision', ARGV[9])
 if current then
-  redis.call('DEL', KEYS[2], KEYS[6])
-  redis.call('HSET', KEYS[1], 'session_id', '', 'count', 0, 'total', 0, 'bytes', 0, 'owner', '')
-  redis.call('PEXPIRE', KEYS[1], ARGV[12])
+  emptied(row, '', ARGV[12])
 end
 return {'ok', ring}

@@ -6,13 +6,17 @@
 --       pairs: field of meta, value; then the policies, as policy.lua says
 -- Reply {'miss'} | {'full', pending} | {'none'} | {'other'}: another owner's | {'there'}: create, but there is one
 --       {'clock', milliseconds}: the policies were not computed for this time
+--       {'again'}: this began a session that is not current any more; it wants another id
 --       {'ok', ring, had activity, why: 'found', 'new' or the reason of a reset, field of meta, value, …}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 local verb, owner, fields, at_ms = ARGV[11], ARGV[14], 17, now_ms()
 local policies = fields + 2 * tonumber(ARGV[16])
-local answer = known(row[OPS], ARGV[9]) and answered(ARGV[9])
-if answer then return shown({'ok', 0, string.sub(answer, 1, 1), string.sub(answer, 2)}) end
+if known(row[OPS], ARGV[9]) then
+  if row[SESSION] ~= ARGV[6] then return {'again'} end
+  local answer = answered(ARGV[9]) or '0new'
+  return shown({'ok', 0, string.sub(answer, 1, 1), string.sub(answer, 2)})
+end
 local reason = 'new'
 if row[SESSION] ~= '' then
   if verb == 'create' then return {'there'} end

@@ -6,7 +6,9 @@
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 local ring, had = 0, answered(ARGV[9]) or '0'
-if not known(row[OPS], ARGV[9]) then
+if known(row[OPS], ARGV[9]) then
+  if row[SESSION] ~= ARGV[11] then return {'moved', row[SESSION], redis.call('HGET', KEYS[1], 'deleted') or ''} end
+else
   local refusal = barred(row, 1)
   if refusal then return refusal end
   ring, had = begin(row, ARGV[11], ARGV[12], 13, #ARGV, now_ms())

@@ -7,7 +7,7 @@
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 if known(row[OPS], ARGV[9]) then return {'ok', 0} end
-local refusal = barred(row, 1)
+local refusal = barred(row, 1, true)
 if refusal then return refusal end
 if row[REVISION] ~= ARGV[13] then return {'changed'} end
 row[VERSION] = math.max(tonumber(row[VERSION]), tonumber(ARGV[12]))

@@ -3,14 +3,21 @@
 -- ARGV  as every change, then payload (opaque, for the store), activity ('1': it is activity), the largest number of fields
 --       then triples: verb ('set', 'remove' or 'add'), field of meta, value
 -- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
---       {'busy'} | {'large'}: too many fields | {'ok', ring, version}
+--       {'busy'} | {'large'}: too many fields, or too much in a counter | {'ok', ring, version}
+local LARGEST = 2 ^ 53
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 local first = known(row[OPS], ARGV[9])
 if first then return {'ok', 0, integer(first)} end
 local refusal = barred(row, 1)
 if refusal then return refusal end
-if redis.call('HLEN', KEYS[1]) + (#ARGV - 13) / 3 > tonumber(ARGV[13]) then return {'large'} end
+local added = 0
+for i = 14, #ARGV, 3 do
+  local there = redis.call('HGET', KEYS[1], ARGV[i + 1])
+  if ARGV[i] == 'add' and tonumber(there or 0) + tonumber(ARGV[i + 2]) > LARGEST then return {'large'} end
+  if ARGV[i] == 'remove' then added = added - (there and 1 or 0) else added = added + (there and 0 or 1) end
+end
+if added > 0 and redis.call('HLEN', KEYS[1]) + added > tonumber(ARGV[13]) then return {'large'} end
 local at_ms = now_ms()
 local version, ring = log_op(row, 'update', ARGV[6], ARGV[12] .. ARGV[11], at_ms)
 for i = 14, #ARGV, 3 do

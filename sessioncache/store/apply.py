@@ -33,18 +33,17 @@ def apply(connection: Connection, logs: Sequence[Log], now: datetime) -> list[Ou
     made = plan(logs, _standing(connection, logs))
     if made.starts:
         connection.execute(insert(sessions), [details.row_of(key, op) for key, op in made.starts])
+    if made.applied_ops:
+        connection.execute(insert(applied_ops), [_remembered(one, now) for one in made.applied_ops])
     for step in made.steps:
         _take(connection, step, now)
     _record_activity(connection, made)
     details.change(connection, made.updates)
-    details.keep_names(connection, made.kept)
     details.end(connection, made.ends, made.resumed)
     for key, session_id in made.left:
         edits.recall(connection, key, session_id, now)
     for session_id, at_ms in made.deletes.items():
         edits.bury(connection, session_id, instant(at_ms), now)
-    if made.applied_ops:
-        connection.execute(insert(applied_ops), [_remembered(one, now) for one in made.applied_ops])
     _move_routes(connection, made.routes)
     return made.outcomes
 

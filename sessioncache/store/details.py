@@ -16,24 +16,33 @@ from sqlalchemy import Connection, Text, bindparam, cast, select, update
 
 from sessioncache.info import without_none
 from sessioncache.message import instant
-from sessioncache.op import CLEAR, Op
+from sessioncache.op import CLEAR, SWITCH, Op
 from sessioncache.schema import sessions
 from sessioncache.store.columns import unpacked_object
+from sessioncache.store.planned import Kept
 from sessioncache.store.words import title_words
 
 log = logging.getLogger("sessioncache.store")
 
 # What a session that replaces another one keeps of it (session.lua says the same; a test compares what both do).
 KEPT = ("owner", "origin", "display_name", "platform", "chat_type")
-# What a clearing does besides removing messages (truncate.lua says the same).
-CLEARED = {"set": {"consolidated_seq": 0}, "metadata": {"summary": None}}
+# What ops do to what is known of a session besides what they are named for. Of a clearing truncate.lua says the same; what
+# a switch brings back is not suspended any more, or the next opening would end it.
+EFFECTS: dict[str, dict[str, Any]] = {
+    CLEAR: {"set": {"consolidated_seq": 0}, "metadata": {"summary": None}},
+    SWITCH: {"set": {"suspended": False}},
+}
+
+
+# What a session may begin with, and what else there may be.
+GIVEN = (*KEPT, "title", "title_words", "model", "provider", "base_url", "metadata")
 
 
 def row_of(session_key: str, start: Op) -> dict[str, Any]:
     """The row of a session that begins."""
     at = instant(start.at_ms)
     given = unpacked_object(start.payload[1:])
-    columns = dict.fromkeys((*KEPT, "title", "title_words", "metadata", "parent_id"))
+    columns = dict.fromkeys((*GIVEN, "parent_id"))
     times = {"created_at": at, "updated_at": at, "last_accessed": at}
     return {**columns, **titled(given), "session_id": start.session_id, "session_key": session_key, **times}
 
@@ -44,17 +53,16 @@ def titled(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {**columns, **words}
 
 
-def keep_names(connection: Connection, kept: Mapping[str, str]) -> None:
-    """Let sessions that began keep the names of those they replaced, where they have none of their own."""
+def _keep_names(connection: Connection, session_id: str, replaced: str) -> None:
+    """Let a session that begins keep the names of the one it replaces, where it has none of its own."""
     columns = [sessions.c[name] for name in KEPT]
-    for session_id, replaced in kept.items():
-        wanted = select(sessions.c.session_id, *columns).where(sessions.c.session_id.in_([session_id, replaced]))
-        rows = {row.session_id: row for row in connection.execute(wanted)}
-        if session_id in rows and replaced in rows:
-            ours, theirs = rows[session_id]._mapping, rows[replaced]._mapping  # noqa: SLF001 - SQLAlchemy's public name
-            names = {name: theirs[name] for name in KEPT if ours[name] is None and theirs[name] is not None}
-            if names:
-                connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(**names))
+    wanted = select(sessions.c.session_id, *columns).where(sessions.c.session_id.in_([session_id, replaced]))
+    rows = {row.session_id: row._mapping for row in connection.execute(wanted)}  # noqa: SLF001 - SQLAlchemy's public name
+    if session_id in rows and replaced in rows:
+        ours, theirs = rows[session_id], rows[replaced]
+        names = {name: theirs[name] for name in KEPT if ours[name] is None and theirs[name] is not None}
+        if names:
+            connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(**names))
 
 
 @dataclass(slots=True)
@@ -73,12 +81,17 @@ class Changed:
             self.counters[name] = self.counters.get(name, 0) + amount
 
 
-def change(connection: Connection, updates: Iterable[Op]) -> None:
-    """Do what these updates, and clearings, do to what is known of sessions, in their order."""
+def change(connection: Connection, updates: Iterable[Op | Kept]) -> None:
+    """Do what updates, clearings and beginnings do to what is known of sessions, in their order."""
     changes: dict[str, Changed] = {}
-    for op in updates:
-        payload = CLEARED if op.kind == CLEAR else unpacked_object(op.payload[1:])
-        changes.setdefault(op.session_id, Changed()).add(payload)
+    for one in updates:
+        if isinstance(one, Kept):
+            if one.replaced in changes:
+                _change(connection, one.replaced, changes.pop(one.replaced))
+            _keep_names(connection, one.session_id, one.replaced)
+        else:
+            payload = EFFECTS.get(one.kind) or unpacked_object(one.payload[1:])
+            changes.setdefault(one.session_id, Changed()).add(payload)
     for session_id, changed in changes.items():
         _change(connection, session_id, changed)
 

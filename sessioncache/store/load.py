@@ -76,10 +76,10 @@ def _fields(row: Any, updated_ms: int) -> dict[str, str | bytes | int]:
     """What ``meta`` holds of a session besides what every script knows; only what is not empty."""
     columns = {name: getattr(row, name) for name in _OTHERS}
     columns["metadata"] = readable_object(row.metadata_text, row.session_id)
-    columns["origin"] = readable_object(row.origin_text, row.session_id) or None
+    columns["origin"] = None if row.origin_text is None else readable_object(row.origin_text, row.session_id)
     columns["last_message_ms"] = milliseconds(row.last_message_at) if row.last_message_at else None
     columns["told"] = updated_ms if row.told else None
-    return {name: value for name, value in info.fields(columns).items() if value not in ("", "0")}
+    return {name: value for name, value in info.fields(columns).items() if value != "" and columns.get(name) != 0}
 
 
 def newest(connection: Connection, session_id: str, count: int, max_bytes: int) -> tuple[list[bytes], bool]:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, literal, select, update
 
 from sessioncache.schema import applied_ops, messages, routes, sessions
-from sessioncache.store.details import titled
+from sessioncache.store.details import GIVEN, titled
 from sessioncache.store.statements import insert_unless_there
 
 # Why a row stands that no key has had as its session yet: it was made for one that crashed, or is about to switch to it.
@@ -89,7 +89,7 @@ def _let_go(connection: Connection, wanted: Claim) -> bool:
 def reserve(connection: Connection, session_id: str, session_key: str, columns: Mapping[str, Any], now: datetime) -> bool:
     """Make the row of a session with an id of the caller's; False if there is one, unless it was made so and left."""
     times = {"created_at": now, "updated_at": now, "last_accessed": now, "ended_at": now, "end_reason": RESERVED}
-    columns = titled(columns)
+    columns = {**dict.fromkeys(GIVEN), **titled(columns)}
     values = {**columns, **times, "session_id": session_id, "session_key": session_key}
     if connection.execute(insert_unless_there(connection, sessions).values(**values)).rowcount:
         return True
@@ -160,5 +160,8 @@ def owned(connection: Connection, owner: str) -> list[tuple[str, bool]]:
 
 
 def forget_owner(connection: Connection, owner: str) -> None:
-    """Take an owner's name from the tombstones of its sessions."""
+    """Take an owner's name from the tombstones of its sessions, and the words of what was said from the search index."""
+    if connection.dialect.name == "sqlite":
+        for index in ("messages_search", "sessions_search"):  # which keeps them until its pieces are merged
+            connection.exec_driver_sql(f"INSERT INTO {index}({index}) VALUES('optimize')")
     connection.execute(update(sessions).where(sessions.c.owner == owner, sessions.c.deleted).values(owner=None))

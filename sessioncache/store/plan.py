@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from sessioncache import op as ops
 from sessioncache.op import Op
-from sessioncache.store.planned import Activity, AppliedOp, Log, NewMessage, Outcome, Plan, Route, Standing
+from sessioncache.store.planned import Activity, AppliedOp, Kept, Log, NewMessage, Outcome, Plan, Route, Standing
 
 DELETED, MOVED = "session_deleted", "session_moved"
 RESET, SWITCHED = "session_reset", "session_switch"
@@ -135,7 +135,7 @@ class _KeyPlan:
 
     def _start(self, op: Op) -> None:
         if self.current and op.payload.startswith(b"1"):
-            self.made.kept[op.session_id] = self.current
+            self.made.updates.append(Kept(op.session_id, self.current))
         self.made.end(self.current, op.at_ms, RESET)
         self.made.starts.append((self.key, op))
         self.standing.keys[op.session_id] = self.key
@@ -146,6 +146,7 @@ class _KeyPlan:
             self.made.end(self.current, op.at_ms, SWITCHED)
         self.made.ends.pop(op.session_id, None)
         self.made.resumed.add(op.session_id)
+        self.made.updates.append(op)
         self._active(op)  # or the policy would end it again at the next opening
         self.current = op.session_id
 

@@ -106,23 +106,29 @@ class Step:
     edits: list[tuple[str, Op]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A session that begins keeps names of the one it replaces."""
+
+    session_id: str
+    replaced: str
+
+
 @dataclass(slots=True)
 class Plan:
     """What one transaction does, for all its keys.
 
     Attributes:
         starts: sessions that begin, with their keys.
-        kept: for a session that begins, the one it replaces and keeps names of.
         steps: what happens to messages, in this order.
-        updates: ops that change what is known of sessions, with their keys' order kept.
+        updates: what changes what is known of sessions, in the order of their keys' logs.
         ends: when and why sessions end, by id; resumed: those that do not any more.
         left: sessions that leave a key.
     """
 
     starts: list[tuple[str, Op]] = field(default_factory=list)
-    kept: dict[str, str] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
-    updates: list[Op] = field(default_factory=list)
+    updates: list[Op | Kept] = field(default_factory=list)
     activity: dict[str, Activity] = field(default_factory=dict)
     deletes: dict[str, int] = field(default_factory=dict)
     ends: dict[str, tuple[int, str]] = field(default_factory=dict)
