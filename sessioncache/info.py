@@ -26,7 +26,7 @@ from sessioncache.message import decode, encode, instant
 MAX_TITLE_CHARACTERS = 255
 MAX_DETAIL_BYTES = 65_536
 MAX_NAMES = 900
-MAX_COUNT = 2**53
+MAX_COUNT = 2**52
 NANO = 10**9
 
 NAMES = ("display_name", "platform", "chat_type")
@@ -236,10 +236,10 @@ def count(value: object, what: str) -> int:
     """A number of tokens.
 
     Raises:
-        InvalidInput: not an integer from 0 to 2**53.
+        InvalidInput: not an integer from 0 to 2**52.
     """
     if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        raise InvalidInput(f"{what} is an integer from 0 to 2**53, not {value!r}.")
+        raise InvalidInput(f"{what} is an integer from 0 to 2**52, not {value!r}.")
     return value
 
 
@@ -250,5 +250,5 @@ def cost_in_nano(value: object) -> int:
         InvalidInput: not a finite number from 0.
     """
     if type(value) not in (int, float) or not 0 <= value <= MAX_COUNT // NANO:  # type: ignore[operator]  # a number
-        raise InvalidInput(f"estimated_cost is a number from 0 to 9,000,000, not {value!r}.")
+        raise InvalidInput(f"estimated_cost is a number from 0 to 4,500,000, not {value!r}.")
     return round(value * NANO)  # type: ignore[operator]  # a number

@@ -119,7 +119,7 @@ def update(
     """Change fields of meta, as triples of verb, field and value; the version.
 
     Raises:
-        InvalidInput: there would be too many fields, or a counter would pass 2**53.
+        InvalidInput: there would be too many fields, or a counter would pass 2**52.
     """
     reply = yield from change(state, scripts.UPDATE, keys, terms, payload, int(activity), MAX_FIELDS, *triples)
     if not isinstance(reply, list):
@@ -127,7 +127,7 @@ def update(
     if reply[0] == b"large":
         raise InvalidInput(
             f"The metadata would have too many names (about {MAX_FIELDS} at most: keep them in fewer objects), "
-            "or a counter would pass 2**53; nothing was written."
+            "or a counter would pass 2**52; nothing was written."
         )
     yield from ring(state, keys, reply[1])
     return int(reply[2])

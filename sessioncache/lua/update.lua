@@ -4,7 +4,7 @@
 --       then triples: verb ('set', 'remove' or 'add'), field of meta, value
 -- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
 --       {'busy'} | {'large'}: too many fields, or too much in a counter | {'ok', ring, version}
-local LARGEST = 2 ^ 53
+local LARGEST = 2 ^ 52  -- sums stay exact in doubles
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 local first = known(row[OPS], ARGV[9])
