@@ -1,0 +1,116 @@
+"""The contract suite on sessioncache: through both doors, on every stack, hot and cold, before and after a flush."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+
+import pytest
+from sqlalchemy import create_engine
+
+from sessioncache import AsyncSessionCache
+from sessioncache.migrate import upgrade
+
+pytest.register_assert_rewrite("contract")
+
+import contract  # noqa: E402 - only now are its assertions explained
+from doors import DOORS, opener  # noqa: E402
+
+# Few partitions, so that what looks at all of them is quick.
+QUICK = {"partitions": 4, "lanes": 2}
+BETWEEN = ["hot", "evicted", "flushed", "flushed and evicted"]
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An SQLite file that was just set up: to copy one is quicker than to set it up each time."""
+    path = tmp_path_factory.mktemp("contract") / "empty.db"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        upgrade(connection)
+    engine.dispose()
+    return path
+
+
+def doors(stack, kind, empty_store):
+    """Opens caches over a stack, once that is ready."""
+    with stack.raw() as raw:
+        while not raw.info("server")["uptime_in_seconds"]:
+            time.sleep(0.05)  # policies wait for a second after a start of Redis, which counts in whole ones
+    if stack.database_url.startswith("sqlite:///"):
+        shutil.copy(empty_store, stack.database_url.removeprefix("sqlite:///"))
+    return opener(stack, kind, **QUICK)
+
+
+@pytest.fixture(params=BETWEEN)
+def between(request):
+    """What happens to a session between a write and a read."""
+
+    def happen(cache, key=contract.KEY):
+        if "flushed" in request.param:
+            cache.flush(key)
+        if "evicted" in request.param:
+            cache.evict(key)
+
+    return happen
+
+
+@pytest.fixture(params=DOORS)
+def open_door(request, stack, empty_store):
+    """Opens caches of one kind, as servers of their own, and closes them."""
+    with doors(stack, request.param, empty_store) as door:
+        yield door
+
+
+def turn_losing(stack):
+    """What ends the turn that is taken under a key, as if its holder had stalled."""
+
+    def lose(key=contract.KEY):
+        with stack.raw() as raw:
+            taken = [name for name in raw.scan_iter("sc:*:turn:*") if name.endswith(f":turn:{key}".encode())]
+            assert raw.delete(*taken) == 1
+
+    return lose
+
+
+@pytest.fixture
+def lose_turn(stack):
+    """Ends the turn that is taken under a key."""
+    return turn_losing(stack)
+
+
+class TestContract(contract.Contract):
+    """Every operation, on every pairing."""
+
+
+class TestRefusals(contract.Refusals):
+    """Bad input, through both doors."""
+
+    @pytest.fixture(params=DOORS)
+    def open_door(self, request, one_stack, empty_store):
+        """Opens caches of one kind on one stack: what is refused gets no further than the door."""
+        with doors(one_stack, request.param, empty_store) as door:
+            yield door
+
+    @pytest.fixture
+    def lose_turn(self, one_stack):
+        """Ends the turn that is taken under a key."""
+        return turn_losing(one_stack)
+
+
+def test_an_awaited_hold_ends_with_its_block(one_stack):
+    """Also where the block ends while the hold is being renewed, which happens three times within the time it lasts."""
+
+    async def hold_and_leave():
+        async with AsyncSessionCache(settings=one_stack.settings(**QUICK)) as cache:
+            session = await cache.open(contract.KEY)
+            for _ in range(50):
+                hold = session.hold("indexer", ttl=0.1)
+                await hold.__aenter__()
+                await asyncio.sleep(0.1 / 3)
+                leaving = asyncio.create_task(hold.__aexit__(None, None, None))
+                await asyncio.wait([leaving], timeout=5)
+                assert leaving.done()
+
+    asyncio.run(hold_and_leave())
