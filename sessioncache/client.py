@@ -23,7 +23,7 @@ from sessioncache.flow import Flow
 from sessioncache.flushing import Flushed
 from sessioncache.housekeeping import Kept
 from sessioncache.info import Info
-from sessioncache.lifecycle import deleting, moving, opening
+from sessioncache.lifecycle import deleting, forking, moving, opening
 from sessioncache.lifecycle.deleting import Erased
 from sessioncache.lifecycle.opening import Begins, Opening
 from sessioncache.message import Messages
@@ -115,7 +115,7 @@ class SessionCache:
         wanted = opening.details(**begins)
         if session_id is None:
             return self._as(opening.open_session(self._state, session_key, wanted, "create"))
-        return self._as(moving.create(self._state, session_key, session_id, wanted))
+        return self._as(forking.create(self._state, session_key, session_id, wanted))
 
     def get(self, session_key: str, *, owner: str | None = None) -> Session:
         """The current session of a key.
@@ -140,7 +140,7 @@ class SessionCache:
             SessionNotFound: the other one is unknown, deleted, or not this owner's.
             SessionExists: the key has a session.
         """
-        return self._as(moving.fork(self._state, session_id, session_key, owner, through))
+        return self._as(forking.fork(self._state, session_id, session_key, owner, through))
 
     def read(
         self, session_id: str, *, owner: str | None = None, limit: int | None = None, before: int | None = None

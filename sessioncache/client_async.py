@@ -24,7 +24,7 @@ from sessioncache.flow import Flow
 from sessioncache.flushing import Flushed
 from sessioncache.housekeeping import Kept
 from sessioncache.info import Info
-from sessioncache.lifecycle import deleting, moving, opening
+from sessioncache.lifecycle import deleting, forking, moving, opening
 from sessioncache.lifecycle.deleting import Erased
 from sessioncache.lifecycle.opening import Begins, Opening
 from sessioncache.message import Messages
@@ -116,7 +116,7 @@ class AsyncSessionCache:
         wanted = opening.details(**begins)
         if session_id is None:
             return await self._as(opening.open_session(self._state, session_key, wanted, "create"))
-        return await self._as(moving.create(self._state, session_key, session_id, wanted))
+        return await self._as(forking.create(self._state, session_key, session_id, wanted))
 
     async def get(self, session_key: str, *, owner: str | None = None) -> AsyncSession:
         """The current session of a key.
@@ -143,7 +143,7 @@ class AsyncSessionCache:
             SessionNotFound: the other one is unknown, deleted, or not this owner's.
             SessionExists: the key has a session.
         """
-        return await self._as(moving.fork(self._state, session_id, session_key, owner, through))
+        return await self._as(forking.fork(self._state, session_id, session_key, owner, through))
 
     async def read(
         self, session_id: str, *, owner: str | None = None, limit: int | None = None, before: int | None = None

@@ -19,11 +19,11 @@ from functools import partial
 from sqlalchemy import Connection
 
 from sessioncache import flushing, write_behind
+from sessioncache.arguments import number, shown
 from sessioncache.errors import InvalidInput
 from sessioncache.flow import Flow, Transact
 from sessioncache.info import Info
 from sessioncache.keys import check_name, check_session_key
-from sessioncache.lifecycle.messages import number
 from sessioncache.lifecycle.moving import located, not_found
 from sessioncache.message import instant, milliseconds
 from sessioncache.state import State
@@ -76,9 +76,9 @@ def filters(
     checked = {what: None if name is None else check_name(name, what) for what, name in names.items()}
     for what, flag in (("archived", archived), ("important", important), ("ended", ended)):
         if flag is not None and type(flag) is not bool:
-            raise InvalidInput(f"{what} is True, False or None for both, not {flag!r:.40}.")
+            raise InvalidInput(f"{what} is True, False or None for both, not {shown(flag)}.")
     if active_within is not None and (type(active_within) is not timedelta or active_within < timedelta(0)):
-        raise InvalidInput(f"active_within is a timedelta from 0, not {active_within!r:.40}.")
+        raise InvalidInput(f"active_within is a timedelta from 0, not {shown(active_within)}.")
     since = None if active_within is None else datetime.now(UTC) - min(active_within, timedelta(days=36_500))
     return Filters(
         owner=checked["owner"],

@@ -7,7 +7,8 @@ import math
 import time
 from dataclasses import dataclass, field
 
-from sessioncache.errors import InvalidInput, StoreUnavailable
+from sessioncache.arguments import seconds
+from sessioncache.errors import StoreUnavailable
 from sessioncache.flow import Flow, Pause
 from sessioncache.hot import draining
 from sessioncache.repeat import ask, pauses
@@ -42,7 +43,7 @@ def flush(state: State, session_key: str | None = None, timeout: float | None = 
         for error in total.stopped.values():
             raise error
     else:
-        total, names = yield from _tried_until(state, session_key, time.monotonic() + _seconds(timeout))
+        total, names = yield from _tried_until(state, session_key, time.monotonic() + seconds(timeout, "timeout"))
     stopped = {name: str(error) for name, error in total.stopped.items()}
     return Flushed(total.ops, (yield from _left(state, names)), stopped)
 
@@ -54,12 +55,6 @@ def settle(state: State) -> Flow[None]:
         StoreUnavailable: the store is down.
     """
     yield from _drained(state, None, math.inf)
-
-
-def _seconds(timeout: object) -> float:
-    if type(timeout) not in (int, float) or not 0 <= timeout < math.inf:  # type: ignore[operator]  # a number
-        raise InvalidInput(f"timeout is a number of seconds from 0, not {timeout!r:.40}.")
-    return float(timeout)  # type: ignore[arg-type]  # a number
 
 
 def _tried_until(state: State, session_key: str | None, end: float) -> Flow[tuple[Drained, list[str]]]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgpack
 
+from sessioncache.arguments import shown
 from sessioncache.errors import InvalidInput, InvalidMessage
 from sessioncache.keys import check_name
 from sessioncache.message import decode, encode, instant
@@ -26,7 +27,9 @@ from sessioncache.message import decode, encode, instant
 MAX_TITLE_CHARACTERS = 255
 MAX_DETAIL_BYTES = 65_536
 MAX_NAMES = 900
-MAX_COUNT = 2**52
+# Tokens of one call, and what it may cost; the script that adds them up bounds the sums.
+MAX_COUNT = 2**40
+MAX_COST = 1_000_000
 NANO = 10**9
 
 NAMES = ("display_name", "platform", "chat_type")
@@ -182,7 +185,7 @@ def clean_title(title: object) -> str:
         title.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput("The title contains a lone surrogate and is not valid UTF-8.") from error
-    cleaned = "".join(map(_seen, title)).strip()
+    cleaned = re.sub(" {2,}", " ", "".join(map(_seen, title))).strip()
     if not _BLANK.sub("", _JOINERS.sub("", cleaned)).strip():
         return ""
     if len(cleaned) > MAX_TITLE_CHARACTERS:
@@ -236,10 +239,10 @@ def count(value: object, what: str) -> int:
     """A number of tokens.
 
     Raises:
-        InvalidInput: not an integer from 0 to 2**52.
+        InvalidInput: not an integer from 0 to 2**40.
     """
     if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        raise InvalidInput(f"{what} is an integer from 0 to 2**52, not {value!r}.")
+        raise InvalidInput(f"{what} is an integer from 0 to 2**40, not {shown(value)}.")
     return value
 
 
@@ -249,6 +252,6 @@ def cost_in_nano(value: object) -> int:
     Raises:
         InvalidInput: not a finite number from 0.
     """
-    if type(value) not in (int, float) or not 0 <= value <= MAX_COUNT // NANO:  # type: ignore[operator]  # a number
-        raise InvalidInput(f"estimated_cost is a number from 0 to 4,500,000, not {value!r}.")
+    if type(value) not in (int, float) or not 0 <= value <= MAX_COST:  # type: ignore[operator]  # a number
+        raise InvalidInput(f"estimated_cost is a number from 0 to 1,000,000, not {shown(value)}.")
     return round(value * NANO)  # type: ignore[operator]  # a number

@@ -85,6 +85,7 @@ class AwaitingRight(Generic[T]):
 
     def __init__(self, run: RunAwaited, right: Right, value: T) -> None:
         self._run, self._right, self._value = run, right, value
+        self._over = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> T:
@@ -99,10 +100,13 @@ class AwaitingRight(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
+        await asyncio.shield(asyncio.ensure_future(self._left()))
+
+    async def _left(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.shield(asyncio.ensure_future(self._end()))
+            await self._task  # a renewal under way ends first; it is not cut off
+        await self._end()
 
     async def _end(self) -> None:
         try:
@@ -111,9 +115,16 @@ class AwaitingRight(Generic[T]):
             _not_ended(error)
 
     async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(self._right.ttl / TIMES)
+        while not await self._is_over(self._right.ttl / TIMES):
             try:
                 await self._run(self._right.keep())
             except SessionCacheError as error:
                 _failed(error)
+
+    async def _is_over(self, seconds: float) -> bool:
+        """Whether the block ended within so many seconds."""
+        try:
+            await asyncio.wait_for(self._over.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True

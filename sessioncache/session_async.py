@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 from sessioncache.flow import RunAwaited
 from sessioncache.info import Info
-from sessioncache.lifecycle import deleting, details, leases, messages, moving, opening
+from sessioncache.lifecycle import deleting, details, forking, leases, messages, moving, opening
 from sessioncache.lifecycle.opening import Begins, Opening
 from sessioncache.message import Messages, Record
 from sessioncache.renewal import AwaitingRight
@@ -171,9 +171,9 @@ class AsyncSession:
         }  # fmt: skip
         return await self._run(details.update(self._state, self._handle, given, expected_version))
 
-    async def archive(self, *, archived: bool = True) -> int:
+    async def archive(self, *, archived: bool = True, expected_version: int | None = None) -> int:
         """Hide the session from lists, or show it again; opening and appending work. The version."""
-        return await self.update(archived=archived)
+        return await self.update(archived=archived, expected_version=expected_version)
 
     async def record_usage(  # noqa: PLR0913 - all by name
         self,
@@ -223,7 +223,7 @@ class AsyncSession:
         Raises:
             SessionExists: that key has a session.
         """
-        return self._as(await self._run(moving.fork(self._state, self.session_id, session_key, None, through)))
+        return self._as(await self._run(forking.fork_current(self._state, self._handle, session_key, through)))
 
     def hold(self, name: str, *, ttl: float | None = None) -> AwaitingRight[None]:
         """While the block runs, this session key is not reset by a policy, pruned, archived or cleaned up.

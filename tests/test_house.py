@@ -32,7 +32,7 @@ LAYERS = [
     ["sessioncache.connect"],
     ["sessioncache.nudge", "sessioncache.startup", "sessioncache.ops", "sessioncache.process"],
     ["sessioncache.finding", "sessioncache.housekeeping"],
-    ["sessioncache.lifecycle.deleting"],
+    ["sessioncache.lifecycle.deleting", "sessioncache.lifecycle.forking"],
     ["sessioncache.lifecycle.moving"],
     [
         "sessioncache.lifecycle.opening",
@@ -72,7 +72,7 @@ LAYERS = [
     ["sessioncache.info"],
     ["sessioncache.config", "sessioncache.message", "sessioncache.op", "sessioncache.scripts"],
     ["sessioncache.keys", "sessioncache.conversation.policy"],
-    ["sessioncache.conversation"],
+    ["sessioncache.conversation", "sessioncache.arguments"],
     ["sessioncache.errors"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
+from sessioncache.arguments import shown
 from sessioncache.errors import ConfigurationError
 
 Mode = Literal["none", "idle", "daily", "both"]
@@ -94,14 +95,7 @@ def _check_zone(value: object) -> None:
 
 
 def _refused(name: str, wanted: str, value: object) -> ConfigurationError:
-    return ConfigurationError(f"{name} of a reset policy must be {wanted}, not {_shown(value)}.")
-
-
-def _shown(value: object) -> str:
-    """A value for a sentence: plain, short, and on one line."""
-    if type(value) is int and value.bit_length() > 64:  # noqa: PLR2004 - Python refuses to write very long ones
-        return "an integer beyond 64 bit"
-    return ascii(value)[:60] if type(value) in {bool, int, float, str, type(None)} else type(value).__name__
+    return ConfigurationError(f"{name} of a reset policy must be {wanted}, not {shown(value)}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +115,7 @@ class ResetPolicies:
             for key, value in given.items():
                 _check_name(name, key)
                 if not isinstance(value, ResetPolicy):
-                    raise ConfigurationError(f"{name}[{_shown(key)}] must be a ResetPolicy, not {type(value).__name__}.")
+                    raise ConfigurationError(f"{name}[{shown(key)}] must be a ResetPolicy, not {type(value).__name__}.")
             object.__setattr__(self, name, given)
 
     @classmethod
@@ -145,7 +139,7 @@ class ResetPolicies:
         parts: dict[str, Any] = {"default": _policy(given.get("default", {}), "default")}
         for name in ("by_platform", "by_type"):
             inner = _mapping(given.get(name, {}), None, name)
-            parts[name] = {key: _policy(value, f"{name}[{_shown(key)}]") for key, value in inner.items()}
+            parts[name] = {key: _policy(value, f"{name}[{shown(key)}]") for key, value in inner.items()}
         return cls(**parts)
 
     def to_json(self) -> str:
@@ -171,7 +165,7 @@ def _decoded(text: str) -> object:
 def _mapping(given: object, names: set[str] | None, where: str) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"{where} must be a JSON object or a mapping, not {type(given).__name__}.")
-    unknown = [_shown(name) for name in given if names is not None and name not in names]
+    unknown = [shown(name) for name in given if names is not None and name not in names]
     if unknown:
         raise ConfigurationError(f"{where} has no {', '.join(unknown)}; there are: {', '.join(sorted(names or ()))}.")
     return given
@@ -190,7 +184,7 @@ def _policy(given: object, where: str) -> ResetPolicy:
 def _check_name(where: str, name: object) -> None:
     if type(name) is not str or not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
         raise ConfigurationError(
-            f"{where} is by names of 1 to {MAX_NAME_CHARACTERS} printable characters, not {_shown(name)}."
+            f"{where} is by names of 1 to {MAX_NAME_CHARACTERS} printable characters, not {shown(name)}."
         )
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from sessioncache import info
+from sessioncache.arguments import shown
 from sessioncache.errors import InvalidInput
 from sessioncache.flow import Flow
 from sessioncache.hot import writing
@@ -48,7 +49,7 @@ def _display_name(value: object) -> str:
 
 def _flag(value: object) -> bool:
     if type(value) is not bool:
-        raise InvalidInput(f"archived, important and suspended are True or False, not {value!r:.40}.")
+        raise InvalidInput(f"archived, important and suspended are True or False, not {shown(value)}.")
     return value
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from sessioncache import read_through
+from sessioncache.arguments import shown
 from sessioncache.errors import (
     InvalidInput,
     SessionCacheError,
@@ -43,7 +44,7 @@ class Handle:
             InvalidInput: no version.
         """
         if expected_version is not None and (type(expected_version) is not int or expected_version < 0):
-            raise InvalidInput(f"expected_version is an integer from 0, not {expected_version!r}.")
+            raise InvalidInput(f"expected_version is an integer from 0, not {shown(expected_version)}.")
         return Change(self.session_id, new_op_id(), expected_version, self.turn)
 
 

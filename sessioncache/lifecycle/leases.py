@@ -8,6 +8,7 @@ from functools import partial
 from secrets import token_hex
 
 from sessioncache import read_through
+from sessioncache.arguments import seconds, shown
 from sessioncache.errors import InvalidInput, TurnTimeout
 from sessioncache.flow import Flow, Pause
 from sessioncache.hot import leases
@@ -31,7 +32,7 @@ def lasting(state: State, ttl: float | None) -> float:
     if ttl is None:
         return longest
     if type(ttl) not in (int, float) or not 0.1 <= ttl <= longest:  # noqa: PLR2004 - said in the docstring
-        raise InvalidInput(f"ttl is 0.1 to {longest} s (the setting hold), not {ttl!r:.40}.")
+        raise InvalidInput(f"ttl is 0.1 to {longest} s (the setting hold), not {shown(ttl)}.")
     return float(ttl)
 
 
@@ -52,8 +53,7 @@ def turn(state: State, handle: Handle, timeout: float, ttl: float | None) -> tup
     Raises:
         InvalidInput: a time is refused.
     """
-    if type(timeout) not in (int, float) or not timeout >= 0:
-        raise InvalidInput(f"timeout is a number of seconds from 0, not {timeout!r:.40}.")
+    timeout = seconds(timeout, "timeout")
     lasts, token = lasting(state, ttl), token_hex(8)
     take = partial(_take_turn, state, handle, token, lasts, timeout)
     keep = partial(leases.turn, state, handle.keys, "keep", token, lasts, handle.session_id)

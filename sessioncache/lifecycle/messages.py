@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, cast
 
 from sessioncache import read_through
-from sessioncache.errors import InvalidInput, InvalidKey, InvalidMessage
+from sessioncache.arguments import number
+from sessioncache.errors import InvalidKey, InvalidMessage
 from sessioncache.flow import Flow
 from sessioncache.hot import writing
 from sessioncache.hot.change import Moved
@@ -18,7 +19,6 @@ from sessioncache.message import Messages, Record, element, encode, record
 from sessioncache.op import APPEND, CLEAR, EDIT, EVENT, REMOVE, TRUNCATE, message_ids, new_op_id, op_id_of, replacing_ids
 from sessioncache.state import State
 
-MAX_COUNT = 2**53
 # Each is remembered beside the hot copy, which is rewritten with every write.
 MAX_IDS = 1000
 
@@ -98,17 +98,6 @@ def _extend_near(state: State, handle: Handle, reply: Appended, elements: list[b
         return
     if near.version == reply.before and reply.version == reply.before + len(elements):
         state.near.put(handle.keys.session_key, state.near.extend(near, reply.version, elements))
-
-
-def number(value: object, what: str, *, least: int = 0) -> int:
-    """A count or seq from the caller.
-
-    Raises:
-        InvalidInput: no integer, negative, or beyond 2**53.
-    """
-    if type(value) is not int or not least <= value <= MAX_COUNT:
-        raise InvalidInput(f"{what} is an integer from {least} to 2**53, not {value!r:.40}.")
-    return value
 
 
 def messages(state: State, handle: Handle, limit: int | None, before: int | None) -> Flow[Messages]:

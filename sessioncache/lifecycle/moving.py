@@ -20,6 +20,7 @@ from zlib import crc32
 from sqlalchemy import Connection
 
 from sessioncache import read_through
+from sessioncache.arguments import number
 from sessioncache.errors import (
     CorruptLog,
     HydrationTimeout,
@@ -36,19 +37,18 @@ from sessioncache.hot.change import Change, Moved
 from sessioncache.hot.reading import Found
 from sessioncache.keys import SessionKeys, check_name
 from sessioncache.lifecycle.handle import Handle, not_current, standing
-from sessioncache.lifecycle.messages import number
-from sessioncache.lifecycle.opening import Details, Opening, get_session, new_session_id
+from sessioncache.lifecycle.opening import Opening, get_session
 from sessioncache.message import Messages, instant, milliseconds
 from sessioncache.op import new_op_id
 from sessioncache.repeat import pauses
 from sessioncache.state import State
-from sessioncache.store import load, place
+from sessioncache.store import place
 from sessioncache.store.place import Claim, Place
 from sessioncache.store.plan import SWITCHED
 from sessioncache.write_behind import drain_key
 
 
-def _now() -> datetime:
+def time_now() -> datetime:
     """The time, to the millisecond as every other in the store."""
     return instant(milliseconds(datetime.now(UTC)))
 
@@ -69,7 +69,8 @@ def located(state: State, session_id: str, owner: str | None, *, by_caller: bool
         check_name(owner, "owner")
     found = yield from _place(session_id)
     if found is None:
-        yield from _drain_first_key(state, session_id)
+        with suppress(CorruptLog, StoreRefused):  # it may be another owner's; whose it is not is told nothing
+            yield from drain_first_key(state, session_id)
         found = yield from _place(session_id)
     before = None
     while found is not None and _is_whose(found, owner) and found.session_key != before:
@@ -95,7 +96,8 @@ def _place(session_id: str) -> Flow[Place | None]:
     return found
 
 
-def _drain_first_key(state: State, session_id: str) -> Flow[None]:
+def drain_first_key(state: State, session_id: str) -> Flow[None]:
+    """Drain the key that an id made here began under, if it is dirty."""
     own = _OWN_ID.fullmatch(session_id)
     if own is None:
         return
@@ -104,8 +106,7 @@ def _drain_first_key(state: State, session_id: str) -> Flow[None]:
     backlog = yield from draining.stats(state, partition, EVERY_KEY)
     for session_key in backlog.session_keys:
         if crc32(session_key.encode()) == crc:
-            with suppress(CorruptLog, StoreRefused):  # it may be another owner's; whose it is not is told nothing
-                yield from drain_key(state, session_key)
+            yield from drain_key(state, session_key)
 
 
 def read(state: State, session_id: str, owner: str | None, limit: int | None, before: int | None) -> Flow[Messages]:
@@ -179,7 +180,7 @@ def _brought(state: State, target: Target, now: Found) -> Flow[bool]:
     if seen.session_key != session_key:
         left_by = yield from _let_go(state, seen.session_key, target.session_id)
     wanted = Claim(target.session_id, session_key, now.version, seen, left_by)
-    last_seq: int | None = yield Transact(partial(place.claim, wanted=wanted, now=_now()), writes=True)
+    last_seq: int | None = yield Transact(partial(place.claim, wanted=wanted, now=time_now()), writes=True)
     if last_seq is None:
         return False
     terms = Change(now.session_id, new_op_id(), target.expected_version, target.turn)
@@ -249,50 +250,3 @@ def _must_be_the_same_owners(now: Found, session_id: str, owner: str) -> Flow[No
         raise SessionExists(
             f"The key of session {session_id} has a session of another owner by now; fork it under another."
         )
-
-
-def _must_be_free(now: Found, session_key: str, session_id: str) -> Flow[None]:
-    yield from ()
-    if now.session_id not in ("", session_id):
-        raise SessionExists(f"There is a session under {session_key!r} already; delete it, or take another key.")
-
-
-def create(state: State, session_key: str, session_id: str, begins: Details) -> Flow[Opening]:
-    """Begin a session with an id of the caller's, under a key that has none.
-
-    Raises:
-        SessionExists: the key has a session, or the id was given before.
-    """
-    keys = state.keyspace.of(session_key)
-    check_name(session_id, "session id")
-    free = partial(_must_be_free, session_key=session_key, session_id=session_id)
-    now = yield from read_through.standing(state, keys)
-    yield from _must_be_free(now, session_key, "")
-    columns = {"metadata": None, **begins.columns}
-    work = partial(place.reserve, session_id=session_id, session_key=session_key, columns=columns, now=_now())
-    if not (yield Transact(work, writes=True)):
-        raise SessionExists(f"There is, or was, a session of id {session_id!r}; take another id.")
-    return (yield from bring(state, Target(keys, session_id, begins.owner, free)))
-
-
-def fork(state: State, session_id: str, session_key: str, owner: str | None, through: int | None) -> Flow[Opening]:
-    """Begin a session under a new key with the messages of another one up to a seq (None: all).
-
-    Raises:
-        SessionNotFound: the other one is unknown, deleted, or another owner's.
-        SessionExists: the key has a session.
-    """
-    keys = state.keyspace.of(session_key)
-    last = load.EVERY if through is None else number(through, "through")
-    found = yield from located(state, session_id, owner)
-    now = yield from read_through.standing(state, keys)
-    yield from _must_be_free(now, session_key, "")
-    forked = new_session_id(session_key)
-    work = partial(
-        place.fork, parent_id=session_id, session_id=forked, session_key=session_key, owner=found.owner or None,
-        through=last, now=_now(),
-    )  # fmt: skip
-    if not (yield Transact(work, writes=True)):
-        raise SessionNotFound(f"Session {session_id} was deleted meanwhile.")
-    free = partial(_must_be_free, session_key=session_key, session_id=forked)
-    return (yield from bring(state, Target(keys, forked, found.owner, free)))

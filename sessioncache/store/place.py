@@ -91,7 +91,8 @@ def reserve(connection: Connection, session_id: str, session_key: str, columns: 
     times = {"created_at": now, "updated_at": now, "last_accessed": now, "ended_at": now, "end_reason": RESERVED}
     columns = {**dict.fromkeys(GIVEN), **titled(columns)}
     values = {**columns, **times, "session_id": session_id, "session_key": session_key}
-    if connection.execute(insert_unless_there(connection, sessions).values(**values)).rowcount:
+    made = insert_unless_there(connection, sessions).values(**values).returning(sessions.c.session_id)
+    if connection.scalar(made) is not None:
         return True
     column = sessions.c
     mine = (column.session_id == session_id, column.session_key == session_key, column.end_reason == RESERVED)
