@@ -201,6 +201,7 @@ class Actor:
         except DOCUMENTED as error:
             call.error = type(error).__name__
             call.told = {name: getattr(error, name) for name in ("current", "expected") if hasattr(error, name)}
+            call.told["said"] = str(error)
         except Exception:  # noqa: BLE001 - judged by the test
             call.error = traceback.format_exc()
         finally:
@@ -236,7 +237,9 @@ class Actor:
         """One operation."""
         key = self.chance.choice(KEYS)
         session = self.handles.get(key)
-        if session is None or self.chance.random() < 0.05:
+        if key in FREE and self.chance.random() < 0.3:
+            getattr(self, self.chance.choice(["fork", "create", "create_of_id"]))(key, session)
+        elif session is None or self.chance.random() < 0.05:
             verb = self.chance.choice(["open", "open", "ensure", "get"])
             session = self.take(key, self.call(verb, key, lambda: getattr(self.cache, verb)(key)))
         if session is not None:
@@ -340,7 +343,7 @@ class Actor:
             self.take(found.key, found)
 
     def fork(self, key, session):
-        to, target = self.chance.choice(FREE), self.chance.choice((session.session_id, self.any_id()))
+        to, target = self.chance.choice(FREE), self.any_id()
         seen = self.seen.get(target)
         through = self.chance.choice(seen)[0] if seen and self.chance.random() < 0.5 else None
         function = lambda: self.cache.fork(target, to, through=through)  # noqa: E731 - as its siblings
@@ -357,7 +360,7 @@ class Actor:
         self.take(to, self.call("create_of_id", to, function, target=name))
 
     def delete(self, key, session):
-        key = self.chance.choice((key, *FREE, *FREE))
+        key = self.chance.choice((key, *FREE, *FREE, *FREE))
         session = self.handles.get(key, session)
         if self.chance.random() < 0.3:
             self.call("delete_key", key, lambda: self.cache.delete(key))
@@ -430,7 +433,7 @@ class Actor:
 OPERATIONS = {
     "append": 30, "append_with_ids": 6, "repeat": 4, "pop": 5, "truncate": 2.5, "clear": 0.6, "replace": 1.5, "edit": 4,
     "remove": 4, "update": 5, "usage": 8, "reset": 1, "switch": 3, "resume": 1, "fork": 1.5, "create": 0.7,
-    "create_of_id": 1.2, "delete": 1.2, "turn": 2, "hold": 0.7, "history": 14, "page": 3, "iterate": 1, "read": 3,
+    "create_of_id": 1.2, "delete": 2.5, "turn": 2, "hold": 0.7, "history": 14, "page": 3, "iterate": 1, "read": 3,
     "refresh": 3, "past": 0.7, "find": 0.4, "evict": 3, "flush": 1.5,
 }  # fmt: skip
 

@@ -340,9 +340,13 @@ class Replay:
             self.check(bool(getattr(row, flag)) == bool(life.columns.get(flag)), flag, name, row, life.columns)
 
     def _deletion(self, row: Any, life: Life) -> None:
-        asked = bool(self.deletions[life.session_id])
+        asked = {one.op.op_id for one in self.deletions[life.session_id]}
         self.check(not row.deleted or asked, "nobody deleted this", life.session_id)
         told = life.session_id in self.told_deleted
+        if row.deleted and not told:
+            self.told_deleted.add(life.session_id)
+            theirs = [self._short(call) + call.error for call in self.calls for one in call.sent if asked & {*one.op_ids}]
+            self.check(told, "deleted, but nobody was told", life.session_id, theirs, self.deletions[life.session_id])
         self.check(row.deleted or not told, "deleted, but it stands", life.session_id)
         self.check(row.deleted or life.deleted_at is None, "deleted while current, but it stands", life.session_id)
 
@@ -459,7 +463,7 @@ class Replay:
             self._version(call, op)
         else:
             there = [any(one[1] == call.asked["id"] for one in state[0]) for state in self._states(call)]
-            self.check(not all(there), "not found, but it was there", call)
+            self.check(not all(there), "not found, but it was there", call, there, self._around(call))
             self.check(op is None, "not found, but an op", call, op)
 
     _told_remove = _told_edit
@@ -509,6 +513,12 @@ class Replay:
         true = any(list(part(state[0])) == told for state in states)
         last = list(part(states[-1][0])) if states else []
         self.check(true, "a read that was never true", self._short(call), len(states), difference(told, last))
+
+    def _around(self, call: Call) -> list[str]:
+        """What happened to the session of a call a little before it and during it, in milliseconds since it began."""
+        begun, ended, name = call.begun * 1000, call.ended * 1000, call.session_id or call.asked.get("target", "")
+        ours = (one for one in self.ops if one.op.session_id == name and begun - 50 <= one.op.at_ms <= ended)
+        return [f"{one.op.at_ms - begun:.0f} {one.key} {one.op.kind} {one.op.version}" for one in ours]
 
     @staticmethod
     def _short(call: Call) -> str:
@@ -607,11 +617,11 @@ class Replay:
         if call.error == "SessionMoved":
             self.check(set(current) != {call.session_id}, "moved, though it was current all the time", call, current)
         elif call.error == "SessionDeleted":
-            times = [one.op.at_ms for one in self.deletions[call.session_id]]
+            times = [one.op.at_ms for one in self.deletions[call.session_id] + self.deletions[target]]
             self.check(any(at <= call.ended * 1000 + 1 for at in times), "deleted, though nobody did", call)
         elif call.error == "SessionNotFound" and target and target in self.lives:
             times = [one.op.at_ms for one in self.deletions[target]]
-            self.check(any(at <= call.ended * 1000 + 1 for at in times), "not found, though it stood", self._short(call))
+            self.check(any(at <= call.ended * 1000 + 1 for at in times), "not found, though it stood", self._short(call), call.told)
         elif call.error == "SessionNotFound" and call.name == "get":
             self.check("" in current, "not found, though there always was one", self._short(call), current)
         elif call.error == "VersionConflict":

@@ -84,7 +84,8 @@ def live_at_once(stack: Stack, servers: int, seconds: float, drainers: Callable)
 
 def agree(stack: Stack, calls: list) -> Counter:
     """Compare Redis, SQL and what each writer was told; how often what was compared."""
-    assert not failures(calls)
+    unexpected = failures(calls)
+    assert not unexpected, f"{len(unexpected)} of {len(calls)} calls, the first:\n{unexpected[0]}"
     given_up = [call for call in calls if call.error == "HydrationTimeout"]
     assert len(given_up) <= len(calls) / 200, given_up[:3]
     with stack.cache(**SMALL) as cache:
@@ -135,7 +136,7 @@ def _compare_reads(stack: Stack, cache: SessionCache, replay: Replay) -> None:
 def test_everything_at_once(recorded):
     """Two servers of eight threads for four seconds, a drainer, and hot copies that vanish."""
     checked = agree(recorded, live_at_once(recorded, 2, 4.0, plain_drainers))
-    assert sum(checked.values()) > 5000
+    assert sum(checked.values()) > 1000
 
 
 @pytest.mark.long
@@ -143,4 +144,4 @@ def test_everything_at_once(recorded):
 def test_everything_at_once_for_long(recorded):
     """Four servers of eight threads for thirty seconds, two workers, and hot copies that vanish."""
     checked = agree(recorded, live_at_once(recorded, 4, 30.0, rq_workers))
-    assert sum(checked.values()) > 50_000
+    assert sum(checked.values()) > 20_000
