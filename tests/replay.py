@@ -58,7 +58,9 @@ def taken(directory: Path, prefix: str = "sc") -> tuple[list[Taken], list[bytes]
     found, dead = [], []
     for position, command in enumerate(commands(directory)):
         name = command[0].upper()
-        kind, _, key = (command[1].decode() if command[1:] else "").removeprefix(f"{prefix}:").partition(":")[2].partition(":")
+        kind, _, key = (
+            (command[1].decode() if command[1:] else "").removeprefix(f"{prefix}:").partition(":")[2].partition(":")
+        )
         if kind == "pending" and name == b"RPUSH":
             some = [Taken(position, key, parse(element)) for element in command[2:]]
             found += some
@@ -313,9 +315,9 @@ class Replay:
         self.check(set(rows) == set(self.lives), "the sessions", set(rows) ^ set(self.lives))
         for session_id, life in self.lives.items():
             if session_id in rows:
-                self._compare_session(rows[session_id], life, stored[session_id], session_id in currents)
+                self._compare_session(rows[session_id], life, stored[session_id], current=session_id in currents)
 
-    def _compare_session(self, row: Any, life: Life, stored: list[tuple], current: bool) -> None:
+    def _compare_session(self, row: Any, life: Life, stored: list[tuple], *, current: bool) -> None:
         name = life.session_id
         claims = self.claims[name]
         self.check(row.claims == max(claims, default=0) == len(claims), "claims", name, row.claims, claims)
@@ -328,7 +330,9 @@ class Replay:
         expected = [(one[0], one[1], one[3]) for one in life.messages]
         self.check(stored == expected, "the messages of a session", name, difference(stored, expected))
         self.check(row.message_count == len(stored), "message_count", name, row.message_count, len(stored))
-        self.check(bool(row.ended_at) != current, "a session ended unless it is current", name, row.ended_at, row.end_reason)
+        self.check(
+            bool(row.ended_at) != current, "a session ended unless it is current", name, row.ended_at, row.end_reason
+        )
         tokens = (row.input_tokens, row.output_tokens, row.cost_nano)
         used = (life.counters["input_tokens"], life.counters["output_tokens"], life.counters["cost_nano"])
         self.check(tokens == used, "usage", name, tokens, used)
@@ -407,7 +411,9 @@ class Replay:
             self.check(same, "the record of a message with an id", call, told, ops)
             self.check(told[3] == asked, "the data of a record", call)
             for op in same:
-                self.check(data_of(op.payload.partition(b"\n")[2]) == asked, "what was logged of a message with an id", call)
+                self.check(
+                    data_of(op.payload.partition(b"\n")[2]) == asked, "what was logged of a message with an id", call
+                )
 
     def _told_replace(self, call: Call) -> None:
         self._records(call, call.told, call.asked["sent"], call.asked["version"], call.sent[-1], skip=1)
@@ -533,7 +539,9 @@ class Replay:
         if life.forked or self._haunted(session_id):
             return
         pairs = [(len(state[0]), state[1]) for state in life.between(call.begun, call.ended)]
-        self.check((told["count"], told["facts"]) in pairs, "what is known of a session", self._short(call), told, pairs[-2:])
+        self.check(
+            (told["count"], told["facts"]) in pairs, "what is known of a session", self._short(call), told, pairs[-2:]
+        )
 
     def _session(self, call: Call, key: str) -> None:
         current = self._current_between(key, call.begun, call.ended)
@@ -578,7 +586,9 @@ class Replay:
         self._session(call, call.key)
 
     def _told_resume(self, call: Call) -> None:
-        self.check(call.told["session_id"] == call.asked["target"], "resumed what was asked for", self._short(call), call.told)
+        self.check(
+            call.told["session_id"] == call.asked["target"], "resumed what was asked for", self._short(call), call.told
+        )
 
     def _told_create_of_id(self, call: Call) -> None:
         self._told_switch(call)
@@ -586,7 +596,9 @@ class Replay:
     def _told_fork(self, call: Call) -> None:
         self._session(call, call.key)
         forks = [one for one in call.stored if one[0] == "fork"]
-        self.check(len(forks) == 1 and forks[0][1] == call.told["session_id"], "forked what was asked for", self._short(call))
+        self.check(
+            len(forks) == 1 and forks[0][1] == call.told["session_id"], "forked what was asked for", self._short(call)
+        )
         (_, _, _, parent_id, base), through = forks[0], call.asked["through"]
         if self._haunted(parent_id):
             return
@@ -621,7 +633,9 @@ class Replay:
             self.check(any(at <= call.ended * 1000 + 1 for at in times), "deleted, though nobody did", call)
         elif call.error == "SessionNotFound" and target and target in self.lives:
             times = [one.op.at_ms for one in self.deletions[target]]
-            self.check(any(at <= call.ended * 1000 + 1 for at in times), "not found, though it stood", self._short(call), call.told)
+            self.check(
+                any(at <= call.ended * 1000 + 1 for at in times), "not found, though it stood", self._short(call), call.told
+            )
         elif call.error == "SessionNotFound" and call.name == "get":
             self.check("" in current, "not found, though there always was one", self._short(call), current)
         elif call.error == "VersionConflict":
@@ -644,5 +658,7 @@ class Replay:
 
 def difference(found: list, expected: list) -> str:
     """Where two lists differ."""
-    at = next((at for at, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected)))
+    at = next(
+        (at for at, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected))
+    )
     return f"{len(found)} found, {len(expected)} expected, from {at} on: {found[at : at + 3]} not {expected[at : at + 3]}"

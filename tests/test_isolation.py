@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from children import processes
 
@@ -21,7 +23,7 @@ def read_both(settings: Settings, session_id: str) -> tuple[list[dict], list[dic
 
 
 WAYS = {
-    "reset": lambda cache, session: session.reset(),
+    "reset": lambda _, session: session.reset(),
     "opened when suspended": lambda cache, session: (session.update(suspended=True), cache.open(KEY))[1],
     "switched": lambda cache, session: session.switch(cache.fork(session.session_id, "other", through=0).session_id),
 }
@@ -35,9 +37,8 @@ def test_a_stream_that_began_before_a_reset(some_stack, way, flushed, hot):
     calls = {
         "append": lambda late, n: late.append({"content": f"token {n}"}),
         "append with an id": lambda late, n: late.append({"content": f"token {n}"}, id=f"token-{n}"),
-        "repeat": lambda late, n: late.append(OLD[2], id="token-1"),
-        "usage": lambda late, n: late.record_usage(output_tokens=1),
-        "event": lambda late, n: late.append({"content": "tool"}, activity=False),
+        "usage": lambda late, _: late.record_usage(output_tokens=1),
+        "event": lambda late, _: late.append({"content": "tool"}, activity=False),
     }
     with some_stack.cache() as streaming, some_stack.cache() as server, processes(1) as pool:
 
@@ -49,7 +50,7 @@ def test_a_stream_that_began_before_a_reset(some_stack, way, flushed, hot):
 
         stream = streaming.open(KEY)
         stream.append(OLD[:2])
-        stream.append(OLD[2], id="token-1")
+        (first,) = stream.append(OLD[2], id="token-1")
         between()
         fresh = WAYS[way](server, server.get(KEY))
         fresh.append(NEW[0])
@@ -59,6 +60,9 @@ def test_a_stream_that_began_before_a_reset(some_stack, way, flushed, hot):
                 with pytest.raises(SessionMoved) as moved:
                     call(stream, n)
                 assert (moved.value.session_id, moved.value.current) == (stream.session_id, fresh.session_id), name
+            with suppress(SessionMoved):  # while it is remembered, a repeat is answered as it was first
+                (again,) = stream.append(OLD[2], id="token-1")
+                assert (again.seq, again.id, again.data) == (first.seq, first.id, first.data)
             between()
         fresh.append(NEW[1])
         between()

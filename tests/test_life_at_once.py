@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -21,9 +22,11 @@ from test_workers import workers
 
 from sessioncache import SessionCache, SessionNotFound
 
+log = logging.getLogger("chaos")
+
 # Small windows and short lives, so that every path is taken often.
 SMALL = {
-    "partitions": 8, "lanes": 2, "window": 25, "keep_ops": 128, "ttl": 1.0, "ttl_jitter": 0.5, "unknown_ttl": 0.3,
+    "partitions": 8, "lanes": 2, "window": 25, "keep_ops": 128, "ttl": 2.0, "ttl_jitter": 0.5, "unknown_ttl": 0.3,
     "touch": 0.7, "batch": 150, "hydration_timeout": 20.0,
 }  # fmt: skip
 THREADS = 8
@@ -46,7 +49,7 @@ def vanishing(stack: Stack, end: float):
 
         def vanish() -> None:
             while time.time() < end:
-                time.sleep(chance.uniform(0, 0.03))
+                time.sleep(chance.uniform(0, 0.08))
                 keys = cache._state.keyspace.of(chance.choice(KEYS))
                 raw.delete(*chance.choice([[keys.meta, keys.history], [keys.meta], [keys.history]]))
 
@@ -99,11 +102,10 @@ def agree(stack: Stack, calls: list) -> Counter:
         replay.compare_store(stack.database_url)
         replay.compare_told()
         _compare_reads(stack, cache, replay)
-    counted = Counter(call.name for call in calls if not call.error)
-    errors = Counter(f"{call.name}: {call.error}" for call in calls if call.error)
-    print(len(calls), "calls,", len(ops), "ops", dict(counted), dict(errors))
     wrong = Counter(sentence.partition(":")[0] for sentence in replay.wrong)
     assert not replay.wrong, "\n\n".join([f"{dict(wrong)}", *replay.wrong[:12]])
+    done = Counter(f"{call.name} {call.error}".strip() for call in calls)
+    log.info("%d calls, %d ops: %s; not judged: %d", len(calls), len(ops), dict(done), replay.checked["reads not judged"])
     return replay.checked
 
 

@@ -93,7 +93,11 @@ def _begun(reason: str) -> Callable[[Place, Any], bool]:
         told = (answer.was_reset, answer.reset_reason, answer.had_activity, answer.owner)
         ids = {one.session_id for one in at.operator.past(KEY)}
         current = at.current() == answer.session_id
-        return told == (True, reason, True, OWNER) and current and ids == {at.session.session_id, at.ended.session_id, at.current()}
+        return (
+            told == (True, reason, True, OWNER)
+            and current
+            and ids == {at.session.session_id, at.ended.session_id, at.current()}
+        )
 
     return right
 
