@@ -275,8 +275,9 @@ class Replay:
         elif op.kind == "switch":
             life = self.lives[op.session_id]
             self.check(life.deleted_at is None, "no switch to a deleted session", op)
-            if not life.states:
-                life.note(op.at_ms)
+            life.columns["suspended"] = False  # what is brought back is active, and suspended no more
+            life.updated_ms = op.at_ms
+            life.note(op.at_ms)
             elsewhere = [other for other, ids in self.current.items() if other != key and ids[-1] == op.session_id]
             self.check(not elsewhere, "a session is current under one key", op, elsewhere)
             becomes = op.session_id

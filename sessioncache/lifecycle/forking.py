@@ -21,9 +21,9 @@ from sessioncache.state import State
 from sessioncache.store import load, place
 
 
-def _must_be_free(now: Found, session_key: str, session_id: str) -> Flow[None]:
+def _must_be_free(now: Found, session_key: str) -> Flow[None]:
     yield from ()
-    if now.session_id not in ("", session_id):
+    if now.session_id:
         raise SessionExists(f"There is a session under {session_key!r} already; delete it, or take another key.")
 
 
@@ -35,9 +35,9 @@ def create(state: State, session_key: str, session_id: str, begins: Details) -> 
     """
     keys = state.keyspace.of(session_key)
     check_name(session_id, "session id")
-    free = partial(_must_be_free, session_key=session_key, session_id=session_id)
+    free = partial(_must_be_free, session_key=session_key)
     now = yield from read_through.standing(state, keys)
-    yield from _must_be_free(now, session_key, "")
+    yield from _must_be_free(now, session_key)
     yield from drain_first_key(state, session_id)  # an id that was made here may not be stored yet
     columns = {"metadata": None, **begins.columns}
     work = partial(place.reserve, session_id=session_id, session_key=session_key, columns=columns, now=time_now())
@@ -67,7 +67,7 @@ def fork(state: State, session_id: str, session_key: str, owner: str | None, thr
     last = load.EVERY if through is None else number(through, "through")
     found = yield from located(state, session_id, owner)
     now = yield from read_through.standing(state, keys)
-    yield from _must_be_free(now, session_key, "")
+    yield from _must_be_free(now, session_key)
     forked = new_session_id(session_key)
     work = partial(
         place.fork, parent_id=session_id, session_id=forked, session_key=session_key, owner=found.owner or None,
@@ -75,5 +75,5 @@ def fork(state: State, session_id: str, session_key: str, owner: str | None, thr
     )  # fmt: skip
     if not (yield Transact(work, writes=True)):
         raise SessionNotFound(f"Session {session_id} was deleted meanwhile.")
-    free = partial(_must_be_free, session_key=session_key, session_id=forked)
+    free = partial(_must_be_free, session_key=session_key)
     return (yield from bring(state, Target(keys, forked, found.owner, free)))

@@ -164,11 +164,24 @@ def bring(state: State, target: Target) -> Flow[Opening]:
         yield from target.checked(now)
         if now.session_id == target.session_id or (yield from _brought(state, target, now)):
             state.near.drop(target.keys.session_key)
-            return (yield from get_session(state, target.keys.session_key, None))
+            return (yield from _opened(state, target))
         yield Pause(next(waits))
     raise HydrationTimeout(
         f"Session key {target.keys.session_key!r} kept changing while a session was brought to it; try again."
     )
+
+
+def _opened(state: State, target: Target) -> Flow[Opening]:
+    """The session that was brought, unless others have moved on since."""
+    try:
+        opening = yield from get_session(state, target.keys.session_key, None)
+    except SessionNotFound:
+        current = ""
+    else:
+        current = opening.handle.session_id
+        if current == target.session_id:
+            return opening
+    raise (yield from not_current(state, Handle(target.keys, target.session_id, ""), Moved(current)))
 
 
 def _brought(state: State, target: Target, now: Found) -> Flow[bool]:

@@ -14,7 +14,7 @@ local verb, owner, fields, at_ms = ARGV[11], ARGV[14], 17, now_ms()
 local policies = fields + 2 * tonumber(ARGV[16])
 if known(row[OPS], ARGV[9]) then
   if row[SESSION] ~= ARGV[6] then return {'again'} end
-  local answer = answered(ARGV[9]) or '0new'
+  local answer = began(ARGV[9]) or '0new'
   return shown({'ok', 0, string.sub(answer, 1, 1), string.sub(answer, 2)})
 end
 local reason = 'new'

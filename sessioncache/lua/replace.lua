@@ -6,9 +6,13 @@
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 local at_ms, MESSAGES = now_ms(), 13
-local first = known(row[OPS], ARGV[9])
-if first then return {'ok', integer(first), 0, answered(ARGV[9]) or integer(at_ms)} end
-local added = #ARGV - MESSAGES + 1
+local first, added = known(row[OPS], ARGV[9]), #ARGV - MESSAGES + 1
+if first then
+  -- They were all accepted at one time, which any of them that still stands tells.
+  local seq, ms = string.match(redis.call('LINDEX', KEYS[2], 0) or '', '^(%d+) (%d+) ')
+  if not seq or tonumber(seq) <= first or tonumber(seq) > first + added then ms = integer(at_ms) end
+  return {'ok', integer(first), 0, ms}
+end
 local refusal = barred(row, added + 1)
 if refusal then return refusal end
 
@@ -27,8 +31,7 @@ local count
 count, bytes = trimmed(KEYS[2], added, bytes, tonumber(ARGV[11]), tonumber(ARGV[12]))
 local ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
 redis.call('HSET', KEYS[1], 'version', integer(version + added), 'revision', ARGV[9], 'count', count, 'total', added,
-  'bytes', integer(bytes), 'ops', remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4])),
-  ANSWER, ARGV[9] .. '\n' .. integer(at_ms))
+  'bytes', integer(bytes), 'ops', remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4])))
 if added > 0 then redis.call('HSET', KEYS[1], 'updated_ms', integer(at_ms), 'last_message_ms', integer(at_ms)) end
 accessed(at_ms)
 return {'ok', integer(version), ring, integer(at_ms)}

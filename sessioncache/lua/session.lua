@@ -4,6 +4,14 @@
 local KEPT = {'owner', 'origin', 'display_name', 'platform', 'chat_type'}
 local TOKENS = {'input_tokens', 'output_tokens', 'cache_read_tokens', 'cache_write_tokens'}
 
+-- A field of meta like ANSWER, of the op that began the session: what comes later does not write over it.
+local BEGAN = 'began'
+
+local function began(op_id)
+  local answer = redis.call('HGET', KEYS[1], BEGAN)
+  return answer and string.sub(answer, 1, #op_id + 1) == op_id .. '\n' and string.sub(answer, #op_id + 2)
+end
+
 local function had_activity(row)
   if row[SESSION] == '' then return '0' end
   if row[TOTAL] ~= '0' then return '1' end
@@ -24,7 +32,7 @@ local function begin(row, session_id, payload, first, last, at_ms, reason)
   if deleted then redis.call('HSET', KEYS[1], 'deleted', deleted) end
   redis.call('HSET', KEYS[1], 'run', row[RUN], 'session_id', session_id, 'version', integer(version), 'revision', ARGV[9],
     'count', 0, 'total', 0, 'bytes', 0, 'ops', ops, 'owner', '', 'created_ms', integer(at_ms), 'updated_ms', integer(at_ms),
-    ANSWER, ARGV[9] .. '\n' .. had .. (reason or ''))
+    BEGAN, ARGV[9] .. '\n' .. had .. (reason or ''))
   for n, name in ipairs(KEPT) do
     if kept[n] then redis.call('HSET', KEYS[1], name, kept[n]) end
   end
@@ -37,7 +45,7 @@ end
 local function shown(reply)
   local fields = redis.call('HGETALL', KEYS[1])
   for i = 1, #fields, 2 do
-    if fields[i] ~= 'ops' and fields[i] ~= ANSWER then
+    if fields[i] ~= 'ops' and fields[i] ~= ANSWER and fields[i] ~= BEGAN then
       reply[#reply + 1] = fields[i]
       reply[#reply + 1] = fields[i + 1]
     end

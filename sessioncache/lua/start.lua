@@ -5,7 +5,7 @@
 --       {'ok', ring, had activity, field of meta, value, …}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
-local ring, had = 0, answered(ARGV[9]) or '0'
+local ring, had = 0, began(ARGV[9]) or '0'
 if known(row[OPS], ARGV[9]) then
   if row[SESSION] ~= ARGV[11] then return {'moved', row[SESSION], redis.call('HGET', KEYS[1], 'deleted') or ''} end
 else
