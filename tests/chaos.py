@@ -238,7 +238,7 @@ class Actor:
         """One operation."""
         key = self.chance.choice(KEYS)
         session = self.handles.get(key)
-        if key in FREE and session is None and self.chance.random() < 0.8:
+        if key in FREE and session is None and self.chance.random() < 0.5:
             getattr(self, self.chance.choice(["fork", "fork", "create", "create_of_id"]))(key, session)
         elif session is None or self.chance.random() < 0.05:
             verb = self.chance.choice(["open", "open", "ensure", "get"])

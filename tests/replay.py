@@ -593,6 +593,8 @@ class Replay:
 
     def _told_create_of_id(self, call: Call) -> None:
         self._told_switch(call)
+        times = self.lives[call.asked["target"]].times
+        self.check(times and times[0] >= int(call.begun * 1000), "created what was there", self._short(call), times[:1])
 
     def _told_fork(self, call: Call) -> None:
         self._session(call, call.key)
@@ -639,6 +641,9 @@ class Replay:
             )
         elif call.error == "SessionNotFound" and call.name == "get":
             self.check("" in current, "not found, though there always was one", self._short(call), current)
+        elif call.error == "SessionExists":
+            known = call.name == "create_of_id" and target in self.lives
+            self.check(known or set(current) != {""}, "it exists, though there was none", self._short(call), current)
         elif call.error == "VersionConflict":
             self.check(call.told["current"] != call.told["expected"], "a conflict of one version", call)
         if call.name not in {"switch", "resume", "fork", "create_of_id", "delete", "delete_id", "delete_key"}:

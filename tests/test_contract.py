@@ -1,4 +1,4 @@
-"""The contract suite on sessioncache: through both doors, on every stack, hot and cold, before and after a flush."""
+"""The contract suite on sessioncache: through both doors, on each kind of tier, hot and cold, before and after a flush."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def between(request):
 
 
 @pytest.fixture(params=DOORS)
-def open_door(request, stack, empty_store):
+def open_door(request, some_stack, empty_store):
     """Opens caches of one kind, as servers of their own, and closes them."""
-    with doors(stack, request.param, empty_store) as door:
+    with doors(some_stack, request.param, empty_store) as door:
         yield door
 
 
@@ -75,9 +75,9 @@ def turn_losing(stack):
 
 
 @pytest.fixture
-def lose_turn(stack):
+def lose_turn(some_stack):
     """Ends the turn that is taken under a key."""
-    return turn_losing(stack)
+    return turn_losing(some_stack)
 
 
 class TestContract(contract.Contract):

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 
 from sessioncache import Session, SessionCache, SessionExists, SessionNotFound, StoreUnavailable
 from sessioncache.flow import Flow, Interrupted, Transact, run
-from sessioncache.lifecycle import deleting, moving, opening
+from sessioncache.lifecycle import deleting, forking, moving, opening
 
 KEY, OTHER, FREE, OWNER = "telegram:dm:42", "telegram:dm:43", "telegram:dm:44", "alice"
 FEW = {"partitions": 2, "lanes": 1}
@@ -95,12 +95,12 @@ CASES = {
         lambda at: (KEY, at.ended.session_id),
     ),
     "fork": Case(
-        lambda at: moving.fork(at.state, at.session.session_id, FREE, OWNER, None),
+        lambda at: forking.fork(at.state, at.session.session_id, FREE, OWNER, None),
         lambda at: at.cache.fork(at.session.session_id, FREE, owner=OWNER),
         lambda _: (FREE, ""),
     ),
     "create of an id": Case(
-        lambda at: moving.create(at.state, FREE, "mine", _none()),
+        lambda at: forking.create(at.state, FREE, "mine", _none()),
         lambda at: at.cache.create(FREE, session_id="mine", owner=OWNER),
         lambda _: (FREE, "mine"),
     ),

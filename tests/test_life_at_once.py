@@ -18,6 +18,7 @@ from children import processes
 from conftest import Stack, binary_of
 from replay import Replay, taken
 from servers import RedisServer
+from sqlalchemy import create_engine, text
 from test_workers import workers
 
 from sessioncache import SessionCache, SessionNotFound
@@ -147,3 +148,38 @@ def test_everything_at_once_for_long(recorded):
     """Four servers of eight threads for thirty seconds, two workers, and hot copies that vanish."""
     checked = agree(recorded, live_at_once(recorded, 4, 30.0, rq_workers))
     assert sum(checked.values()) > 100
+
+
+@pytest.mark.timeout(120)
+def test_the_comparison_sees_what_does_not_agree(one_stack):
+    """One increment less, one message less, one that nobody sent, another answer: each is found."""
+    server = RedisServer(binary_of("valkey9"), appendonly="yes").start()
+    stack = replace(one_stack, server=server, redis_url=server.url)
+    calls = live_at_once(stack, 1, 0.5, plain_drainers)
+    agree(stack, calls)
+    ops, _ = taken(server.directory)
+    server.close()
+    usage = next(at for at, call in enumerate(calls) if call.name == "usage" and not call.error)
+    append = next(call for call in calls if call.name == "append" and not call.error)
+    spoilt = [
+        (ops, [*calls[:usage], *calls[usage + 1 :]], stack.database_url),
+        (ops, [replace(call, told=call.told[:-1]) if call is append else call for call in calls], stack.database_url),
+    ]
+    for some, theirs, url in spoilt:
+        replay = Replay(some, theirs)
+        replay.compare_store(url)
+        assert not replay.wrong
+        replay.compare_told()
+        assert replay.wrong
+    engine = create_engine(stack.database_url)
+    replay = Replay(ops, calls)
+    counted = next(life for life in replay.lives.values() if life.counters["input_tokens"] and life.deleted_at is None)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE sessions SET input_tokens = input_tokens - 1 WHERE session_id = :id"), {"id": counted.session_id}
+        )
+        connection.execute(text("DELETE FROM messages WHERE rowid = (SELECT max(rowid) FROM messages)"))
+    engine.dispose()
+    replay.compare_store(stack.database_url)
+    kinds = {sentence.partition(":")[0] for sentence in replay.wrong}
+    assert kinds == {"usage", "the messages of a session", "message_count"}

@@ -58,11 +58,13 @@ def delete_current(state: State, handle: Handle, terms: Change) -> Flow[bool]:
 
 def delete_key(state: State, session_key: str, owner: str | None) -> Flow[bool]:
     """Delete the current session of a key; False if there is none, or it is another owner's."""
-    try:
-        opening = yield from get_session(state, session_key, owner, window=0)
-    except SessionNotFound:
-        return False
-    return (yield from delete_current(state, opening.handle, opening.handle.change()))
+    while True:
+        try:
+            opening = yield from get_session(state, session_key, owner, window=0)
+        except SessionNotFound:
+            return False
+        if (yield from delete_current(state, opening.handle, opening.handle.change())):
+            return True
 
 
 def delete_by_id(state: State, session_id: str, owner: str | None) -> Flow[bool]:

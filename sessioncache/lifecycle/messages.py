@@ -14,7 +14,7 @@ from sessioncache.hot import writing
 from sessioncache.hot.change import Moved
 from sessioncache.hot.writing import Appended, Below, Edited
 from sessioncache.keys import check_name
-from sessioncache.lifecycle.handle import Handle, changed, not_current
+from sessioncache.lifecycle.handle import Handle, changed, not_current, standing
 from sessioncache.message import Messages, Record, element, encode, record
 from sessioncache.op import APPEND, CLEAR, EDIT, EVENT, REMOVE, TRUNCATE, message_ids, new_op_id, op_id_of, replacing_ids
 from sessioncache.state import State
@@ -213,6 +213,7 @@ def _edit(
         reply = cast("Edited | Below", (yield from changed(state, handle, attempt)))
         if not isinstance(reply, Below):
             return reply.found
-        if not (yield from read_through.has_message(state, handle.keys, handle.session_id, name)):
+        stored = yield from read_through.has_message(state, handle.keys, handle.session_id, name)
+        if not stored and (yield from standing(state, handle)).revision == reply.revision:
             return False
-        seen_under = reply.revision
+        seen_under = reply.revision if stored else ""

@@ -124,6 +124,8 @@ def fork(
         literal(RESERVED),
         *times,
     ]
+    mine = column.session_id == parent_id  # locked, so that its messages stay until they are copied
+    connection.execute(select(column.session_id).where(mine).with_for_update())
     parent = select(*[*values, *(column[name] for name in _FORKED)]).where(column.session_id == parent_id, ~column.deleted)
     if not connection.execute(insert(sessions).from_select(names, parent)).rowcount:
         return False
