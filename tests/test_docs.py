@@ -81,6 +81,18 @@ def test_every_public_call_and_error_is_documented():
             assert f"`{name}`" in usage, name
 
 
+def test_every_feature_names_tests_that_are_there():
+    """The rows of three session managers, each with calls and tests."""
+    rows = [line for line in (ROOT / "docs" / "features.md").read_text().splitlines() if re.match(r"\| \d+ ", line)]
+    numbers = [int(row.split("|")[1]) for row in rows]
+    assert numbers == [*range(1, 14), *range(16, 23), 24, 25, 26, 27, 30, 32, 33, 34, 36]
+    for row in rows:
+        named = re.findall(r"`(tests/\w+\.py)(?:::(test_\w+))?`", row)
+        assert named, row
+        for path, name in named:
+            assert f"def {name}(" in (ROOT / path).read_text() if name else (ROOT / path).exists(), (path, name)
+
+
 def described() -> dict[str, str]:
     """What the docstring of `Settings` says of each."""
     text = Settings.__doc__.partition("Attributes:\n")[2]

@@ -124,11 +124,11 @@ def fork(
         literal(RESERVED),
         *times,
     ]
-    mine = column.session_id == parent_id  # locked, so that its messages stay until they are copied
-    connection.execute(select(column.session_id).where(mine).with_for_update())
-    parent = select(*[*values, *(column[name] for name in _FORKED)]).where(column.session_id == parent_id, ~column.deleted)
-    if not connection.execute(insert(sessions).from_select(names, parent)).rowcount:
+    mine = column.session_id == parent_id, ~column.deleted  # locked, so that its messages stay until they are copied
+    if connection.scalar(select(column.session_id).where(*mine).with_for_update()) is None:
         return False
+    parent = select(*[*values, *(column[name] for name in _FORKED)]).where(*mine)
+    connection.execute(insert(sessions).from_select(names, parent))
     others = [one for one in messages.c if one.name != "session_id"]
     ours = select(literal(session_id), *others).where(messages.c.session_id == parent_id, messages.c.seq <= through)
     connection.execute(insert(messages).from_select(["session_id", *(one.name for one in others)], ours))
