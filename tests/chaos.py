@@ -477,10 +477,15 @@ def drain_until(settings: Settings, end: float) -> int:
     return drained
 
 
+def ready(seconds: float) -> None:
+    """Be there: everything is imported by now. It takes a while, so that every process of a pool has one to do."""
+    time.sleep(seconds)
+
+
 def failures(calls: list[Call]) -> list[str]:
     """Errors that are not documented for what was called."""
     names = {kind.__name__ for kind in DOCUMENTED}
     return [f"{call.name}: {call.error}" for call in calls if call.error and call.error not in names]
 
 
-__all__ = ["KEYS", "Call", "Sent", "SessionCacheError", "drain_until", "failures", "live"]
+__all__ = ["KEYS", "Call", "Sent", "SessionCacheError", "drain_until", "failures", "live", "ready"]

@@ -204,6 +204,7 @@ def test_its_process_dies_after_any_request(some_stack, name):
     _after_any_request(some_stack, CASES[name], "dies")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["interrupted", "fails before", "fails after"])
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_cut_short_at_any_request(one_stack, name, way):

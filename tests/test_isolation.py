@@ -22,6 +22,13 @@ def read_both(settings: Settings, session_id: str) -> tuple[list[dict], list[dic
         return cache.read(session_id).data(), cache.get(KEY).history(), sorted(past)
 
 
+@pytest.fixture(scope="module")
+def pool():
+    """Another process."""
+    with processes(1) as pool:
+        yield pool
+
+
 WAYS = {
     "reset": lambda _, session: session.reset(),
     "opened when suspended": lambda cache, session: (session.update(suspended=True), cache.open(KEY))[1],
@@ -32,7 +39,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("flushed", [False, True])
 @pytest.mark.parametrize("hot", [True, False])
-def test_a_stream_that_began_before_a_reset(some_stack, way, flushed, hot):
+def test_a_stream_that_began_before_a_reset(some_stack, pool, way, flushed, hot):
     """Each of its messages is refused and says what is current; the old session is still read by its id, by anybody."""
     calls = {
         "append": lambda late, n: late.append({"content": f"token {n}"}),
@@ -40,7 +47,7 @@ def test_a_stream_that_began_before_a_reset(some_stack, way, flushed, hot):
         "usage": lambda late, _: late.record_usage(output_tokens=1),
         "event": lambda late, _: late.append({"content": "tool"}, activity=False),
     }
-    with some_stack.cache() as streaming, some_stack.cache() as server, processes(1) as pool:
+    with some_stack.cache() as streaming, some_stack.cache() as server:
 
         def between() -> None:
             if flushed:

@@ -237,7 +237,7 @@ def switch(state: State, handle: Handle, session_id: str, expected_version: int 
 
     if session_id == handle.session_id:
         yield from checked((yield from standing(state, handle)))
-        return (yield from get_session(state, handle.keys.session_key, None))
+        return (yield from _opened(state, Target(handle.keys, session_id, None, checked)))
     return (yield from bring(state, Target(handle.keys, session_id, handle.owner, checked, expected, handle.turn)))
 
 
