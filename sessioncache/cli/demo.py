@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from statistics import median, quantiles
 from typing import Any
@@ -101,9 +101,10 @@ class Server:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(settings, theirs, os.getpid()), daemon=True)
-        usual = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a child inherits this, from before its first import
+        resource_tracker.ensure_running()  # which would unblock the signal in between
+        usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child keeps this; ours comes a little later
         self.process.start()
-        signal.signal(signal.SIGINT, usual)
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
         theirs.close()
 
     def ask(self, order: str, about: object) -> Any:
