@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 from sqlalchemy import Connection
 
@@ -31,7 +31,7 @@ from sessioncache.hot.change import Busy, Change, Moved
 from sessioncache.hot.reading import Refused
 from sessioncache.hot.writing import Opened
 from sessioncache.info import Info
-from sessioncache.lifecycle.deleting import delete_current
+from sessioncache.lifecycle.deleting import delete_current, tell_deleted
 from sessioncache.lifecycle.handle import Handle
 from sessioncache.message import instant, milliseconds
 from sessioncache.op import new_op_id
@@ -46,7 +46,12 @@ log = logging.getLogger("sessioncache.housekeeping")
 BATCH = 100
 PRUNED = "pruned"
 
-Find = Callable[[Connection, datetime, int, After | None], list[Candidate]]
+
+class Find(Protocol):
+    """A page of candidates, as `candidates` finds them."""
+
+    def __call__(self, connection: Connection, /, *, before: datetime, limit: int, after: After | None) -> list[Candidate]:
+        """Those before a time, behind a place."""
 
 
 # Where a run broke off: the name of a chore, and the time (milliseconds) and session id to go on after.
@@ -121,7 +126,7 @@ def keep_house(state: State, *, dry_run: bool = False, place: Place | None = Non
 
 def _look_after(state: State, chore: Chore, run: Run, after: After | None, end: float) -> Flow[Place | None]:
     while time.monotonic() < end:
-        work = partial(_asked, find=chore.find, before=run.before, limit=BATCH, after=after)
+        work = partial(chore.find, before=run.before, limit=BATCH, after=after)
         found: list[Candidate] = yield Transact(work, writes=False)
         done = (yield from chore.act(state, found, run)) if found else 0
         setattr(run.kept, chore.name, getattr(run.kept, chore.name) + done)
@@ -132,53 +137,39 @@ def _look_after(state: State, chore: Chore, run: Run, after: After | None, end: 
     return (chore.name, milliseconds(after[0]), after[1]) if after else (chore.name, 0, "")
 
 
-def _asked(connection: Connection, find: Find, before: datetime, limit: int, after: After | None) -> list[Candidate]:
-    return find(connection, before, limit, after)
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What is done to a current session, and which ones it is for."""
+
+    fits: Callable[[Info, datetime], bool]
+    act: Callable[[State, Handle, Change], Flow[bool]]
 
 
-def _each(
-    state: State,
-    found: Sequence[Candidate],
-    run: Run,
-    fits: Callable[[Info, datetime], bool],
-    act: Callable[[State, Handle, Change], Flow[bool]],
-) -> Flow[int]:
+def _each(state: State, found: Sequence[Candidate], run: Run, care: Care) -> Flow[int]:
     """Do to each session what is to be done, if it still fits; dirty ones are left, before anything is brought in."""
     commands = tuple(("LLEN", state.keyspace.of(one.session_key).pending) for one in found)
     lengths, done = (yield from ask(state, commands)), 0
     for one, pending in zip(found, lengths, strict=True):
-        done += 0 if pending else (yield from _tried(state, one, run, fits, act))
+        done += 0 if pending else (yield from _tried(one, _looked_after(state, one, run, care), run.kept.failed))
     return done
 
 
-def _tried(
-    state: State,
-    one: Candidate,
-    run: Run,
-    fits: Callable[[Info, datetime], bool],
-    act: Callable[[State, Handle, Change], Flow[bool]],
-) -> Flow[bool]:
-    """The same to one. False if it is in use; one that cannot be read stops no other."""
+def _tried(one: Candidate, work: Flow[bool], failed: dict[str, str]) -> Flow[bool]:
+    """What comes of work on one session: False if it is in use. One that fails is noted, and stops no other."""
     try:
-        return (yield from _looked_after(state, one, run, fits, act))
+        return (yield from work)
     except VersionConflict:
         return False
     except (StoreUnavailable, HotTierUnavailable):
         raise
     except SessionCacheError as error:
-        run.kept.failed[one.session_id] = str(error)
+        failed[one.session_id] = str(error)
         log.warning("session could not be looked after: %s", error, extra={"session_key": one.session_key})
         return False
 
 
-def _looked_after(
-    state: State,
-    one: Candidate,
-    run: Run,
-    fits: Callable[[Info, datetime], bool],
-    act: Callable[[State, Handle, Change], Flow[bool]],
-) -> Flow[bool]:
-    """The same. A copy that was brought in for this has no messages, and goes again."""
+def _looked_after(state: State, one: Candidate, run: Run, care: Care) -> Flow[bool]:
+    """Do to one session what is to be done. A copy that was brought in for this has no messages, and goes again."""
     keys, was_hot = state.keyspace.of(one.session_key), True
     looked = yield from reading.look(state, keys)
     if looked is None:
@@ -188,11 +179,11 @@ def _looked_after(
         if looked.held or looked.fields.get("session_id", b"").decode() != one.session_id:
             return False
         snapshot = info.from_meta(one.session_key, looked.fields)
-        if not fits(snapshot, run.before):
+        if not care.fits(snapshot, run.before):
             return False
         handle = Handle(keys, one.session_id, snapshot.owner or "")
         terms = replace(handle.change(snapshot.version), quiet=True)
-        return run.dry_run or (yield from act(state, handle, terms))
+        return run.dry_run or (yield from care.act(state, handle, terms))
     finally:
         if not was_hot:
             yield from reading.evict(state, keys)
@@ -228,23 +219,16 @@ def _retire(state: State, found: Sequence[Candidate], run: Run) -> Flow[int]:
     work = partial(retire, session_ids=[one.session_id for one in found], before=run.before, now=datetime.now(UTC))
     gone: dict[str, str | None] = yield Transact(work, writes=True)
     for one in found:
-        if one.session_id in gone and state.settings.on_delete:
-            yield from _hook_called(state, one, gone[one.session_id], run.kept)
+        if one.session_id in gone:
+            told = tell_deleted(state, one.session_id, one.session_key, gone[one.session_id])
+            yield from _tried(one, told, run.kept.failed)
     return len(gone)
 
 
-def _hook_called(state: State, one: Candidate, owner: str | None, kept: Kept) -> Flow[None]:
-    try:
-        yield Call(hooks.resolved(state.settings.on_delete), (one.session_id, one.session_key, owner))
-    except SessionCacheError as error:
-        kept.failed[one.session_id] = str(error)
-        log.warning("session was deleted, but: %s", error, extra={"session_key": one.session_key})
-
-
 CHORES = (
-    Chore("deleted", "empty_after", candidates.empty, partial(_each, fits=_is_empty, act=delete_current)),
-    Chore("archived", "archive_after", candidates.old, partial(_each, fits=_is_old, act=_archive)),
-    Chore("pruned", "prune_after", candidates.idle, partial(_each, fits=_is_idle, act=_prune)),
+    Chore("deleted", "empty_after", candidates.empty, partial(_each, care=Care(_is_empty, delete_current))),
+    Chore("archived", "archive_after", candidates.old, partial(_each, care=Care(_is_old, _archive))),
+    Chore("pruned", "prune_after", candidates.idle, partial(_each, care=Care(_is_idle, _prune))),
     Chore("retired", "retention", candidates.ended, _retire),
 )
 
@@ -255,30 +239,19 @@ def tell_expiring(state: State) -> Flow[int]:
     Raises:
         StoreUnavailable, HotTierUnavailable: a tier is away; those called for so far are not called for again.
     """
-    settings, told, after = state.settings, 0, None
+    settings, told, after, failed = state.settings, 0, None, dict[str, str]()
     ahead = datetime.now(UTC) + timedelta(seconds=settings.expiring_ahead)
     cutoff = policy.cutoff(state.policies, ahead)
     if not settings.on_expiring or cutoff is None:
         return 0
     while True:
-        work = partial(_asked, find=candidates.untold, before=cutoff, limit=BATCH, after=after)
+        work = partial(candidates.untold, before=cutoff, limit=BATCH, after=after)
         found: list[Candidate] = yield Transact(work, writes=False)
         for one in found:
-            told += yield from _told_or_left(state, one)
+            told += yield from _tried(one, _told(state, one), failed)
         if len(found) < BATCH:
             return told
         after = found[-1].after
-
-
-def _told_or_left(state: State, one: Candidate) -> Flow[bool]:
-    """The same for one session, which stops no other."""
-    try:
-        return (yield from _told(state, one))
-    except (StoreUnavailable, HotTierUnavailable):
-        raise
-    except SessionCacheError as error:
-        log.warning("nobody was told of a coming reset: %s", error, extra={"session_key": one.session_key})
-        return False
 
 
 def _told(state: State, one: Candidate) -> Flow[bool]:

@@ -52,7 +52,7 @@ def delete_current(state: State, handle: Handle, terms: Change) -> Flow[bool]:
     if isinstance(reply, Moved | Busy):
         return False
     yield from drain_key(state, handle.keys.session_key)
-    yield from _tell(state, handle.session_id, handle.keys.session_key, handle.owner)
+    yield from tell_deleted(state, handle.session_id, handle.keys.session_key, handle.owner)
     return True
 
 
@@ -81,14 +81,20 @@ def delete_by_id(state: State, session_id: str, owner: str | None) -> Flow[bool]
         yield from drain_key(state, found.session_key)
         now: place.Place | None = yield Transact(partial(place.place, session_id=session_id), writes=False)
         if now is None or now.deleted:
-            yield from _tell(state, session_id, found.session_key, found.owner)
+            yield from tell_deleted(state, session_id, found.session_key, found.owner)
             return True
     raise HydrationTimeout(f"Session {session_id} kept moving between keys while it was deleted; try again.")
 
 
-def _tell(state: State, session_id: str, session_key: str, owner: str) -> Flow[None]:
+def tell_deleted(state: State, session_id: str, session_key: str, owner: str | None) -> Flow[bool]:
+    """Call ``on_delete``, if the settings name one; whether they do.
+
+    Raises:
+        HookFailed: it raised; the session is deleted all the same.
+    """
     if state.settings.on_delete:
         yield Call(hooks.resolved(state.settings.on_delete), (session_id, session_key, owner or None))
+    return bool(state.settings.on_delete)
 
 
 @dataclass(frozen=True, slots=True)
