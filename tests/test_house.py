@@ -69,6 +69,8 @@ LAYERS = [
     ["sessioncache.flow", "sessioncache.state"],
     ["sessioncache.hooks"],
     ["sessioncache.borders", "sessioncache.near", "sessioncache.snapshot", "sessioncache.metrics", "sessioncache.schema"],
+    ["sessioncache.transfer.found"],
+    ["sessioncache.transfer"],
     ["sessioncache.info"],
     ["sessioncache.config", "sessioncache.message", "sessioncache.op", "sessioncache.scripts"],
     ["sessioncache.keys", "sessioncache.conversation.policy"],
