@@ -73,7 +73,10 @@ LAYERS = [
     ["sessioncache.transfer"],
     ["sessioncache.info"],
     ["sessioncache.config", "sessioncache.message", "sessioncache.op", "sessioncache.scripts"],
-    ["sessioncache.keys", "sessioncache.conversation.policy"],
+    ["sessioncache.conversation.window", "sessioncache.conversation.retain"],
+    ["sessioncache.conversation.pairing", "sessioncache.conversation.tokens"],
+    ["sessioncache.conversation.calls", "sessioncache.conversation.clean"],
+    ["sessioncache.keys", "sessioncache.conversation.policy", "sessioncache.conversation.shapes"],
     ["sessioncache.conversation", "sessioncache.arguments"],
     ["sessioncache.errors"],
 ]
