@@ -24,8 +24,9 @@ class Platform:
 
 
 _SLACK = (
-    "You are talking inside Slack, through messages alone; you have no access to Slack's API. You cannot search the history "
-    "of a channel, pin messages, manage channels, or list users. Do not promise any of it; say so when you are asked."
+    "You are talking inside Slack, through messages alone; you have no access to Slack's API. You cannot search the "
+    "history of a channel, pin messages, manage channels, or list users. Do not promise any of it; say so when you are "
+    "asked."
 )
 _DISCORD = (
     "You are talking inside Discord, through messages alone; you have no access to Discord's API. You cannot search the "

@@ -90,7 +90,9 @@ def _forms(identifier: str) -> Iterable[str]:
 
 
 def _spelling(form: str) -> str:
-    """A pattern of the form, with any separators between its letters and digits."""
+    """A pattern of the form, with any separators between its letters and digits if these are many enough."""
     letters = [re.escape(character) for character in form if character.isalnum()]
-    pattern = r"[\W_]*".join(letters) if letters else re.escape(form)
-    return pattern if len(letters) >= _LEAST_WITHIN else rf"(?<![^\W_]){pattern}(?![^\W_])"
+    if len(letters) >= _LEAST_WITHIN:
+        return r"[\W_]*".join(letters)
+    literal = re.escape(form)
+    return literal if len(form) >= _LEAST_WITHIN else rf"(?<![^\W_]){literal}(?![^\W_])"

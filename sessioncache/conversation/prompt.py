@@ -2,7 +2,7 @@
 
 In this order: source, topic, user, notes on the platform, connected platforms, home channels, where to deliver to, and how
 to address another chat. What others wrote (names, topics, ids, names of platforms that nobody described) stands in double
-quotes, by `privacy.display`; nothing else does. What it says changes no line but its own.
+quotes, by `privacy.display`; nothing else does, and nothing in it makes a line.
 
 With `redact`, ids of platforms that need none in text are not told: those of the source, if it came from such a platform,
 and of home channels there. Their hashes are, also where a name or topic contains them; a name that looks like a telephone
