@@ -13,7 +13,11 @@
 from sessioncache.client import SessionCache
 from sessioncache.client_async import AsyncSessionCache
 from sessioncache.config import Settings
+from sessioncache.conversation.key import SessionAddress, build_session_key, parse_session_key, storage_name
+from sessioncache.conversation.platforms import PLATFORMS, Platform
 from sessioncache.conversation.policy import ResetPolicies, ResetPolicy
+from sessioncache.conversation.prompt import HomeChannel, SessionContext, build_session_context_prompt
+from sessioncache.conversation.source import SessionSource
 from sessioncache.errors import (
     Backpressure,
     ConfigurationError,
@@ -55,6 +59,7 @@ from sessioncache.store.search import Hit
 __version__ = "0.1.0"
 
 __all__ = [
+    "PLATFORMS",
     "AsyncSession",
     "AsyncSessionCache",
     "Backpressure",
@@ -65,6 +70,7 @@ __all__ = [
     "Erased",
     "Flushed",
     "Hit",
+    "HomeChannel",
     "HookFailed",
     "HotTierFull",
     "HotTierRefused",
@@ -79,17 +85,21 @@ __all__ = [
     "Listed",
     "Messages",
     "Page",
+    "Platform",
     "Record",
     "ResetPolicies",
     "ResetPolicy",
     "SchemaMismatch",
     "Session",
+    "SessionAddress",
     "SessionCache",
     "SessionCacheError",
+    "SessionContext",
     "SessionDeleted",
     "SessionExists",
     "SessionMoved",
     "SessionNotFound",
+    "SessionSource",
     "Settings",
     "Stats",
     "StoreRefused",
@@ -99,4 +109,8 @@ __all__ = [
     "Usage",
     "VersionConflict",
     "__version__",
+    "build_session_context_prompt",
+    "build_session_key",
+    "parse_session_key",
+    "storage_name",
 ]

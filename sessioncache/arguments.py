@@ -27,6 +27,17 @@ def number(value: object, what: str, *, least: int = 0) -> int:
     return value
 
 
+def whole(value: object, what: str) -> int:
+    """A whole number, of either sign.
+
+    Raises:
+        InvalidInput: no integer.
+    """
+    if type(value) is not int:
+        raise InvalidInput(f"{what} is an integer, not {shown(value)}.")
+    return value
+
+
 def seconds(value: object, what: str) -> float:
     """A time to wait.
 

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from sessioncache import finding, flushing, housekeeping, ops
 from sessioncache.config import Settings, settings_from
 from sessioncache.connect import BlockingConnections
+from sessioncache.conversation.source import SessionSource
 from sessioncache.embedded import Opener
 from sessioncache.finding import Hits, Page
 from sessioncache.flow import Flow
@@ -87,11 +88,11 @@ class SessionCache:
         """The settings in force."""
         return self._state.settings
 
-    def open(self, session_key: str, **begins: Unpack[Begins]) -> Session:
+    def open(self, session_key: str | SessionSource, **begins: Unpack[Begins]) -> Session:
         """The current session of a key, or a new one, as the reset policy says.
 
         Args:
-            session_key: the address of the conversation.
+            session_key: the address of the conversation, or the source that it is made of; a source is kept as the origin.
             begins: what a new session begins with: owner, title, display_name, platform, chat_type, model, provider,
                 base_url, origin, metadata.
 
@@ -99,11 +100,13 @@ class SessionCache:
             InvalidInput: a value is refused.
             SessionNotFound: the current session is not this owner's.
         """
-        return self._as(opening.open_session(self._state, session_key, opening.details(**begins), "open"))
+        key, wanted = opening.addressed(self._state, session_key, begins)
+        return self._as(opening.open_session(self._state, key, wanted, "open"))
 
-    def ensure(self, session_key: str, **begins: Unpack[Begins]) -> Session:
+    def ensure(self, session_key: str | SessionSource, **begins: Unpack[Begins]) -> Session:
         """The current session of a key as it is, whatever the policy says, or a new one: for background tasks."""
-        return self._as(opening.open_session(self._state, session_key, opening.details(**begins), "ensure"))
+        key, wanted = opening.addressed(self._state, session_key, begins)
+        return self._as(opening.open_session(self._state, key, wanted, "ensure"))
 
     def create(self, session_key: str, *, session_id: str | None = None, **begins: Unpack[Begins]) -> Session:
         """A new session, of an id of the caller's if one is given, under a key that has none.
@@ -112,18 +115,18 @@ class SessionCache:
             InvalidInput: a value is refused.
             SessionExists: the key has a session, or the id was given before.
         """
-        wanted = opening.details(**begins)
+        key, wanted = opening.addressed(self._state, session_key, begins)
         if session_id is None:
-            return self._as(opening.open_session(self._state, session_key, wanted, "create"))
-        return self._as(forking.create(self._state, session_key, session_id, wanted))
+            return self._as(opening.open_session(self._state, key, wanted, "create"))
+        return self._as(forking.create(self._state, key, session_id, wanted))
 
-    def get(self, session_key: str, *, owner: str | None = None) -> Session:
+    def get(self, session_key: str | SessionSource, *, owner: str | None = None) -> Session:
         """The current session of a key.
 
         Raises:
             SessionNotFound: there is none, or it is not this owner's.
         """
-        return self._as(opening.get_session(self._state, session_key, owner))
+        return self._as(opening.get_session(self._state, opening.key_of(self._state, session_key), owner))
 
     def resume(self, session_id: str, *, owner: str | None = None) -> Session:
         """An ended session, current under its key again; what is current there ends.

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sessioncache import finding, flushing, housekeeping, ops
 from sessioncache.config import Settings, settings_from
 from sessioncache.connect import AwaitingConnections
+from sessioncache.conversation.source import SessionSource
 from sessioncache.embedded import Opener
 from sessioncache.finding import Hits, Page
 from sessioncache.flow import Flow
@@ -88,11 +89,11 @@ class AsyncSessionCache:
         """The settings in force."""
         return self._state.settings
 
-    async def open(self, session_key: str, **begins: Unpack[Begins]) -> AsyncSession:
+    async def open(self, session_key: str | SessionSource, **begins: Unpack[Begins]) -> AsyncSession:
         """The current session of a key, or a new one, as the reset policy says.
 
         Args:
-            session_key: the address of the conversation.
+            session_key: the address of the conversation, or the source that it is made of; a source is kept as the origin.
             begins: what a new session begins with: owner, title, display_name, platform, chat_type, model, provider,
                 base_url, origin, metadata.
 
@@ -100,11 +101,15 @@ class AsyncSessionCache:
             InvalidInput: a value is refused.
             SessionNotFound: the current session is not this owner's.
         """
-        return await self._as(opening.open_session(self._state, session_key, opening.details(**begins), "open"))
+        return await self._as(
+            opening.open_session(self._state, *opening.addressed(self._state, session_key, begins), "open")
+        )
 
-    async def ensure(self, session_key: str, **begins: Unpack[Begins]) -> AsyncSession:
+    async def ensure(self, session_key: str | SessionSource, **begins: Unpack[Begins]) -> AsyncSession:
         """The current session of a key as it is, whatever the policy says, or a new one: for background tasks."""
-        return await self._as(opening.open_session(self._state, session_key, opening.details(**begins), "ensure"))
+        return await self._as(
+            opening.open_session(self._state, *opening.addressed(self._state, session_key, begins), "ensure")
+        )
 
     async def create(self, session_key: str, *, session_id: str | None = None, **begins: Unpack[Begins]) -> AsyncSession:
         """A new session, of an id of the caller's if one is given, under a key that has none.
@@ -113,18 +118,18 @@ class AsyncSessionCache:
             InvalidInput: a value is refused.
             SessionExists: the key has a session, or the id was given before.
         """
-        wanted = opening.details(**begins)
+        key, wanted = opening.addressed(self._state, session_key, begins)
         if session_id is None:
-            return await self._as(opening.open_session(self._state, session_key, wanted, "create"))
-        return await self._as(forking.create(self._state, session_key, session_id, wanted))
+            return await self._as(opening.open_session(self._state, key, wanted, "create"))
+        return await self._as(forking.create(self._state, key, session_id, wanted))
 
-    async def get(self, session_key: str, *, owner: str | None = None) -> AsyncSession:
+    async def get(self, session_key: str | SessionSource, *, owner: str | None = None) -> AsyncSession:
         """The current session of a key.
 
         Raises:
             SessionNotFound: there is none, or it is not this owner's.
         """
-        return await self._as(opening.get_session(self._state, session_key, owner))
+        return await self._as(opening.get_session(self._state, opening.key_of(self._state, session_key), owner))
 
     async def resume(self, session_id: str, *, owner: str | None = None) -> AsyncSession:
         """An ended session, current under its key again; what is current there ends.

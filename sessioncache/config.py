@@ -17,8 +17,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from sessioncache.conversation.policy import ResetPolicies
-from sessioncache.errors import ConfigurationError
-from sessioncache.keys import MAX_PARTITIONS
+from sessioncache.errors import ConfigurationError, InvalidKey
+from sessioncache.keys import MAX_PARTITIONS, check_name
 
 ENVIRONMENT = "SESSIONCACHE_"
 REDIS_SCHEMES = ("redis", "rediss", "unix")
@@ -48,6 +48,11 @@ class Settings:
         prefix: what every Redis key begins with; two applications on one Redis take two prefixes.
         queue: the RQ queue of the drain jobs.
         job: dotted name of the drain job.
+        namespace: what the session keys of sources begin with, after ``agent:``; agents that share a cache take two.
+        group_sessions_per_user: whether each user of a group has a session of their own, for keys of sources.
+        thread_sessions_per_user: the same in a thread, where users have their own in groups.
+        canonical_aliases: whether WhatsApp's different ids of one user make one key: without ``+`` and what follows ``:``
+            or ``@``.
         partitions: slices of the keyspace, 1 to 1,000; fixed once data is written.
         lanes: how many drain jobs can run side by side; run as many worker processes.
         ttl: how long a hot copy outlives its last use.
@@ -103,6 +108,10 @@ class Settings:
     prefix: str = "sc"
     queue: str = "sessioncache"
     job: str = "workers.jobs.drain_lane"
+    namespace: str = "main"
+    group_sessions_per_user: bool = True
+    thread_sessions_per_user: bool = False
+    canonical_aliases: bool = False
     partitions: int = 64
     lanes: int = 4
     ttl: float = 3600.0
@@ -163,6 +172,7 @@ class Settings:
             raise ConfigurationError("redis_timeout must be at most timeout, or no command has time for an answer.")
         if not self.prefix.isprintable() or not self.prefix or set(self.prefix) & set("{}: "):
             raise ConfigurationError("prefix must be printable text without braces, colons or spaces.")
+        _check_namespace(self.namespace)
         _check_redis_url("redis_url", self.redis_url)
         _check_redis_url("queue_url", self.queue_url or self.redis_url)
         database_url(self.database_url)
@@ -196,6 +206,8 @@ def settings_from(arguments: Mapping[str, Any], environment: Mapping[str, str] |
 def _convert(name: str, kind: type, value: object) -> Any:
     if name == "reset":
         return value if isinstance(value, str) else ResetPolicies.parse(value).to_json()
+    if kind is bool:
+        return _switch(name, value)
     if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
         raise ConfigurationError(f"{name} must be {kind.__name__}, not {type(value).__name__}.")
     if kind is str:
@@ -208,9 +220,23 @@ def _convert(name: str, kind: type, value: object) -> Any:
         raise ConfigurationError(f"{name} must be a number ({kind.__name__}), not {value!r}.") from error
 
 
+def _switch(name: str, value: object) -> bool:
+    found = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+    if found is None:
+        raise ConfigurationError(f"{name} is true or false, not {value!r}.")
+    return found
+
+
 def as_environment(settings: Settings) -> dict[str, str]:
     """All settings as ``SESSIONCACHE_*`` variables: how a child process gets them."""
     return {ENVIRONMENT + field.name.upper(): str(getattr(settings, field.name)) for field in fields(Settings)}
+
+
+def _check_namespace(value: str) -> None:
+    try:
+        check_name(value, "namespace")
+    except InvalidKey as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _check_reset(value: object) -> None:

@@ -75,10 +75,11 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call a function of the application; a coroutine is awaited, or run to its end where the caller blocks."""
+    """Call a function of the application; a coroutine is awaited or run to its end. ``outcome``: what is so if not."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    outcome: str = "what it was called about is done all the same"
 
 
 Request = Evaluate | Command | Transact | Ring | Pause | Call
@@ -168,7 +169,7 @@ def _hook(request: Call) -> Iterator[None]:
         yield
     except Exception as error:
         name = getattr(request.function, "__name__", "a hook")
-        raise HookFailed(f"{name} raised {type(error).__name__}; what it was called about is done all the same.") from error
+        raise HookFailed(f"{name} raised {type(error).__name__}; {request.outcome}.") from error
 
 
 class Interrupted(BaseException):

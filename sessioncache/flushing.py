@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sessioncache.arguments import seconds
-from sessioncache.errors import StoreUnavailable
+from sessioncache.errors import SessionCacheError, StoreUnavailable
 from sessioncache.flow import Flow, Pause
 from sessioncache.hot import draining
 from sessioncache.repeat import ask, pauses
@@ -48,13 +49,14 @@ def flush(state: State, session_key: str | None = None, timeout: float | None = 
     return Flushed(total.ops, (yield from _left(state, names)), stopped)
 
 
-def settle(state: State) -> Flow[None]:
-    """Drain everything that can be, for whoever is about to read SQL; a key that is stopped stops nobody else.
+def settle(state: State) -> Flow[Mapping[str, SessionCacheError]]:
+    """Drain everything that can be, for whoever is about to read SQL; keys that are stopped, and why.
 
     Raises:
         StoreUnavailable: the store is down.
     """
-    yield from _drained(state, None, math.inf)
+    total, _ = yield from _drained(state, None, math.inf)
+    return total.stopped
 
 
 def _tried_until(state: State, session_key: str | None, end: float) -> Flow[tuple[Drained, list[str]]]:

@@ -12,8 +12,10 @@ key                              type    TTL        holds
 ``sc:{P}:dead``                  list    none       dead letters
 ``sc:{P}:holds``                 zset    none       ``<session key>\n<name> <token>`` of each hold, scored by its end
 ``sc:{P}:wake``                  string  seconds    the doorbell: present while a nudge or a drainer is about
+``sc:{P}:titles:<owner>``        string  seconds    who gives unique titles to an owner's sessions (one at a time)
 ``sc:{000}:layout``              hash    none       layout version and number of partitions
 ``sc:schedule``                  string  seconds    who runs the schedule (one at a time)
+``sc:importing``                 string  seconds    who imports (one at a time)
 ===============================  ======  =========  ============================================================
 
 ``sc`` is the configured prefix, ``K`` a session key, ``P`` its partition: ``crc32(K) % partitions``, three digits. The
@@ -106,11 +108,16 @@ class Keyspace:
         self.partitions = partitions
         self.layout = f"{prefix}:{{000}}:layout"
         self.schedule = f"{prefix}:schedule"
+        self.importing = f"{prefix}:importing"
         self._of = lru_cache(maxsize=4096)(self._named)
 
     def partition_of(self, session_key: str) -> int:
         """The partition of a session key: the same on every server."""
         return crc32(session_key.encode()) % self.partitions
+
+    def titles(self, owner: str) -> str:
+        """The key of who gives unique titles to an owner's sessions; ``""`` for those of no owner."""
+        return f"{self.prefix}:{{{self.partition_of(owner):03d}}}:titles:{owner}"
 
     def of_partition(self, partition: int) -> PartitionKeys:
         """The keys of one partition."""

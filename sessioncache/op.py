@@ -12,6 +12,8 @@ event      a message that is no activity                                        
 replace    every message goes; those of its group come                           none
 truncate   the first messages stay                                               how many
 clear      every message goes, and the summary                                   ``0``
+retain     of the messages that were seen a run stays                            ids of its first and last (empty: no run)
+                                                                                 and of the last one seen, by line
 remove     one message goes                                                      its id
 edit       one message gets another content                                      ``<message id>\n<msgpack>``
 update     what is known of the session changes                                  ``1`` (activity) or ``0``, then msgpack
@@ -37,12 +39,12 @@ from hashlib import sha256
 from os import urandom
 
 APPEND, EVENT = "append", "event"
-REPLACE, TRUNCATE, CLEAR, REMOVE, EDIT = "replace", "truncate", "clear", "remove", "edit"
+REPLACE, TRUNCATE, CLEAR, RETAIN, REMOVE, EDIT = "replace", "truncate", "clear", "retain", "remove", "edit"
 UPDATE, TOUCH, TELL = "update", "touch", "tell"
 START, SWITCH, LEAVE, DELETE = "start", "switch", "leave", "delete"
 MESSAGE_KINDS = frozenset({APPEND, EVENT})
 KINDS = frozenset(
-    {APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, REMOVE, EDIT, UPDATE, TOUCH, TELL, START, SWITCH, LEAVE, DELETE}
+    {APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, RETAIN, REMOVE, EDIT, UPDATE, TOUCH, TELL, START, SWITCH, LEAVE, DELETE}
 )
 
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")

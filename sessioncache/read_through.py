@@ -42,6 +42,9 @@ class View:
     """The messages of a session as of one version; ``session_id`` is ``""`` for a key without one."""
 
     session_id: str
+    revision: str
+    total: int
+    consolidated_seq: int
     messages: Messages
 
 
@@ -62,7 +65,7 @@ def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View
             copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy)
         if copy is not None:
             state.near.put(keys.session_key, copy)
-            return View(found.session_id, copy.newest(limit))
+            return View(found.session_id, found.revision, copy.total, found.consolidated_seq, copy.newest(limit))
         if time.monotonic() > deadline:
             raise _kept_changing(keys)
         have = None
@@ -137,7 +140,9 @@ def page(state: State, keys: SessionKeys, wanted: Page) -> Flow[View]:
         state.counters.add("sql_pages")
         then = yield from standing(state, keys)
         if (then.session_id, then.revision) == (first.session_id, first.revision):
-            return View(first.session_id, Messages(elements, 0, len(elements)))
+            return View(
+                then.session_id, then.revision, then.total, then.consolidated_seq, Messages(elements, 0, len(elements))
+            )
         if time.monotonic() > deadline:
             raise _kept_changing(keys)
         yield Pause(next(waits))

@@ -9,9 +9,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack
 
+from sessioncache.conversation.window import MAX_MESSAGES
 from sessioncache.flow import RunAwaited
 from sessioncache.info import Info
-from sessioncache.lifecycle import deleting, details, forking, leases, messages, moving, opening
+from sessioncache.lifecycle import consolidating, deleting, details, forking, leases, messages, moving, opening, titles
+from sessioncache.lifecycle.consolidating import Archive
+from sessioncache.lifecycle.details import Changes, Used
+from sessioncache.lifecycle.messages import Limits
 from sessioncache.lifecycle.opening import Begins, Opening
 from sessioncache.message import Messages, Record
 from sessioncache.renewal import AwaitingRight
@@ -97,6 +101,23 @@ class AsyncSession:
         """
         return await self._run(messages.messages(self._state, self._handle, limit, before))
 
+    async def context(
+        self,
+        *,
+        max_messages: int = MAX_MESSAGES,
+        include_timestamps: bool = False,
+        **limits: Unpack[Limits],
+    ) -> list[dict[str, Any]]:
+        """What a model is sent: the newest messages that are not consolidated, from a user turn on, calls with results.
+
+        Args:
+            max_messages: of how many of the newest messages; 0 or less: 120.
+            include_timestamps: show the time before what users said.
+            limits: max_tokens, max_bytes, count_tokens and interrupted, see `Limits`.
+        """
+        flow = messages.context(self._state, self._handle, max_messages, limits, timestamps=include_timestamps)
+        return await self._run(flow)
+
     async def iterate(self, *, after: int = 0, page: int = 500) -> AsyncIterator[Record]:
         """Every message with a seq above ``after``, oldest first, in bounded memory: ``page`` at a time, from SQL."""
         while True:
@@ -133,76 +154,77 @@ class AsyncSession:
         """Remove one message. False if there is none of this id."""
         return await self._run(messages.remove(self._state, self._handle, message_id, expected_version))
 
+    async def consolidate(self, through: int, *, summary: Any = None, expected_version: int | None = None) -> int:
+        """Say that the messages up to a seq are summarised: `context` begins after them. Nothing is removed. The version.
+
+        Args:
+            through: the seq; 0 for none.
+            summary: a JSON value, kept in the metadata as ``summary``; None leaves it as it is.
+            expected_version: only if this is the key's version.
+
+        Raises:
+            InvalidInput: there is no message of this seq yet, or the summary is refused; nothing was written.
+        """
+        flow = consolidating.consolidate(self._state, self._handle, through, summary, expected_version)
+        return await self._run(flow)
+
+    async def retain(self, count: int, *, expected_version: int | None = None) -> int:
+        """Keep the newest messages, ``count`` at most, from a user turn on; how many there are now. 0 or less clears."""
+        return await self._run(consolidating.retain(self._state, self._handle, count, expected_version))
+
+    async def cap(self, limit: int = 2000, *, archive: Archive | None = None, expected_version: int | None = None) -> int:
+        """Retain ``limit`` messages where there are more; how many went. 0 or less: nothing happens.
+
+        Args:
+            limit: how many may stay, see `retain`.
+            archive: is given, before they go, the records that go and were not consolidated; if it raises, nothing changes.
+                It may be given them again, if other messages were changed meanwhile or this process ends: go by their ids.
+            expected_version: only if this is the key's version.
+
+        Raises:
+            HookFailed: ``archive`` raised.
+        """
+        return await self._run(consolidating.cap(self._state, self._handle, limit, archive, expected_version))
+
     async def refresh(self) -> Info:
         """What is known of the session now; also in `info`."""
         self.info = await self._run(opening.refresh(self._state, self._handle))
         return self.info
 
-    async def update(
-        self,
-        *,
-        title: str | None = None,
-        display_name: str | None = None,
-        origin: Mapping[str, Any] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        archived: bool | None = None,
-        important: bool | None = None,
-        suspended: bool | None = None,
-        expected_version: int | None = None,
-    ) -> int:
-        """Change what is known of the session; what is None stays as it is. The version.
+    async def update(self, *, expected_version: int | None = None, **changes: Unpack[Changes]) -> int:
+        """Change what is known of the session: title, display_name, origin, metadata, archived, important, suspended.
 
         Args:
-            title: control characters are removed; ``""``, or nothing left, means none.
-            display_name: ``""`` means none.
-            origin: where the conversation comes from, as a JSON object.
-            metadata: names that are given replace the old value; a name that is None goes; others stay.
-            archived: hidden from lists; opening and appending work.
-            important: never archived by housekeeping.
-            suspended: the next ``open`` begins a fresh session.
             expected_version: only if this is the key's version.
+            changes: what to set, see `Changes`; what is not given, or None, stays as it is.
+
+        Returns:
+            The version.
 
         Raises:
             InvalidInput: a value is refused; nothing was written.
         """
-        given = {
-            "title": title, "display_name": display_name, "origin": origin, "metadata": metadata,
-            "archived": archived, "important": important, "suspended": suspended,
-        }  # fmt: skip
-        return await self._run(details.update(self._state, self._handle, given, expected_version))
+        return await self._run(details.update(self._state, self._handle, changes, expected_version))
+
+    async def unique_title(self, title: str, *, expected_version: int | None = None) -> str:
+        """Give it a title that no other session of its owner has: this one, or ``… #2``, ``… #3``; which it is."""
+        return await self._run(titles.unique_title(self._state, self._handle, title, expected_version))
 
     async def archive(self, *, archived: bool = True, expected_version: int | None = None) -> int:
         """Hide the session from lists, or show it again; opening and appending work. The version."""
         return await self.update(archived=archived, expected_version=expected_version)
 
-    async def record_usage(  # noqa: PLR0913 - all by name
-        self,
-        *,
-        input_tokens: int | None = None,
-        output_tokens: int | None = None,
-        cache_read_tokens: int | None = None,
-        cache_write_tokens: int | None = None,
-        last_prompt_tokens: int | None = None,
-        estimated_cost: float | None = None,
-        cost_status: str | None = None,
-        cost_source: str | None = None,
-        model: str | None = None,
-        provider: str | None = None,
-        base_url: str | None = None,
-        expected_version: int | None = None,
-    ) -> int:
+    async def record_usage(self, *, expected_version: int | None = None, **used: Unpack[Used]) -> int:
         """Add tokens and cost to what was used; the last prompt's tokens and the labels change when given. The version.
+
+        Args:
+            expected_version: only if this is the key's version.
+            used: the four token counts, last_prompt_tokens, estimated_cost and the labels, see `Used`.
 
         Raises:
             InvalidInput: a value is refused; nothing was written.
         """
-        given = {
-            "input_tokens": input_tokens, "output_tokens": output_tokens, "cache_read_tokens": cache_read_tokens,
-            "cache_write_tokens": cache_write_tokens, "last_prompt_tokens": last_prompt_tokens,
-            "estimated_cost": estimated_cost, "cost_status": cost_status, "cost_source": cost_source, "model": model,
-            "provider": provider, "base_url": base_url,
-        }  # fmt: skip
-        return await self._run(details.record_usage(self._state, self._handle, given, expected_version))
+        return await self._run(details.record_usage(self._state, self._handle, used, expected_version))
 
     async def reset(self, *, expected_version: int | None = None, **begins: Unpack[Begins]) -> AsyncSession:
         """End this session and begin another under its key; owner, origin, display name, platform and chat type stay."""

@@ -24,6 +24,9 @@ from sessioncache.config import Settings
 from sessioncache.migrate import upgrade
 from sessioncache.store.engine import prepared
 
+# What is imported by tests, and asserts.
+pytest.register_assert_rewrite("contract", "contract_conversation", "providers")
+
 hypothesis_settings.register_profile("default", deadline=None, max_examples=200)
 hypothesis_settings.load_profile("default")
 

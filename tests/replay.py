@@ -81,6 +81,14 @@ def data_of(packed: bytes) -> str:
     return repr(msgpack.unpackb(packed))
 
 
+def stretch(messages: list[tuple], op: Op) -> list[tuple]:
+    """What a retain leaves: from its first message to its last, and what came after the last one that it saw."""
+    first, last, seen = op.payload.decode().split("\n")
+    ids = [one[1] for one in messages]
+    after = ids.index(seen) + 1
+    return (messages[ids.index(first) : ids.index(last) + 1] if first else []) + messages[after:]
+
+
 @dataclass
 class Life:
     """One session, as the replay has it, and as it was at every time."""
@@ -145,6 +153,9 @@ class Life:
 
     def _truncate(self, op: Op) -> None:
         del self.messages[int(op.payload) :]
+
+    def _retain(self, op: Op) -> None:
+        self.messages = stretch(self.messages, op)
 
     def _remove(self, op: Op) -> None:
         self.messages = [one for one in self.messages if one[1] != op.payload.decode()]
@@ -452,6 +463,20 @@ class Replay:
             return
         before = self.before[call.sent[-1].key, op.op_id][0]
         self.check(call.told == keep < len(before), "what truncate left", call, len(before))
+        self._version(call, op)
+
+    def _told_retain(self, call: Call) -> None:
+        op, count = self._op(call), call.asked["count"]
+        if self._haunted(call.session_id):
+            return
+        if op is None:
+            self.check(
+                call.told <= count and any(len(state[0]) == call.told for state in self._states(call)),
+                "retain had nothing to do, but there was", call, [len(state[0]) for state in self._states(call)],
+            )  # fmt: skip
+            return
+        before = self.before[call.sent[-1].key, op.op_id][0]
+        self.check(call.told == len(stretch(before, op)) < len(before), "what retain left", call, len(before))
         self._version(call, op)
 
     def _told_clear(self, call: Call) -> None:

@@ -6,16 +6,14 @@ import asyncio
 import shutil
 import time
 
+import contract
+import contract_conversation
 import pytest
+from doors import DOORS, opener
 from sqlalchemy import create_engine
 
 from sessioncache import AsyncSessionCache
 from sessioncache.migrate import upgrade
-
-pytest.register_assert_rewrite("contract")
-
-import contract  # noqa: E402 - only now are its assertions explained
-from doors import DOORS, opener  # noqa: E402
 
 # Few partitions, so that what looks at all of them is quick.
 QUICK = {"partitions": 4, "lanes": 2}
@@ -82,6 +80,10 @@ def lose_turn(some_stack):
 
 class TestContract(contract.Contract):
     """Every operation, on every pairing."""
+
+
+class TestConversation(contract_conversation.Conversation):
+    """The conversation layer, on every pairing."""
 
 
 class TestRefusals(contract.Refusals):

@@ -161,6 +161,7 @@ CASES = {
     ),
     "pop": Case(scripts.POP, lambda at: at.session.pop(), _popped, M[:4]),
     "truncate": Case(scripts.TRUNCATE, lambda at: at.session.truncate(2), lambda _, answer: answer == 2, M[:2]),
+    "retain": Case(scripts.RETAIN, lambda at: at.session.retain(2), lambda _, answer: answer == 2, M[3:]),
     "clear": Case(scripts.TRUNCATE, lambda at: at.session.clear(), _cleared, []),
     "replace": Case(scripts.REPLACE, lambda at: at.session.replace(NEW), _replaced, ["new 0", "new 1"]),
     "edit": Case(

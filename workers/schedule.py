@@ -94,7 +94,7 @@ class Schedule:
         """Whether it is this process's turn, which then lasts as long as anything that is done in it."""
         settings = self._settings
         turn = settings.slice + settings.retry_pause + settings.database_timeout + 2 * settings.sweep
-        return self._connections.run(leases.schedule(self._state, self._token, turn))
+        return self._connections.run(leases.exclusive(self._state, self._state.keyspace.schedule, self._token, turn))
 
     def _nudged(self, lane: int) -> bool:
         try:
@@ -106,6 +106,6 @@ class Schedule:
 
     def _give_back(self) -> None:
         try:
-            self._connections.run(leases.schedule(self._state, self._token, 0))
+            self._connections.run(leases.exclusive(self._state, self._state.keyspace.schedule, self._token, 0))
         except SessionCacheError as error:
             log.info("the turn ends by itself: %s", error)

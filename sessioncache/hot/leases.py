@@ -1,4 +1,4 @@
-"""Holds and turns: what ends by itself unless it is kept; and the schedule's turn, one process at a time."""
+"""Holds and turns: what ends by itself unless it is kept; and what one process at a time does."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def turn(state: State, keys: SessionKeys, verb: str, token: str, ttl: float, ses
     return verdict
 
 
-def schedule(state: State, token: str, seconds: float) -> Flow[bool]:
-    """Whether this process runs the schedule for the next ``seconds``; 0 gives it back."""
-    return bool((yield from evaluate(state, scripts.SCHEDULE, (state.keyspace.schedule,), token, round(seconds * 1000))))
+def exclusive(state: State, key: str, token: str, seconds: float) -> Flow[bool]:
+    """Whether this process does what a Redis key is named for, for the next ``seconds``; 0 gives it back."""
+    return bool((yield from evaluate(state, scripts.EXCLUSIVE, (key,), token, round(seconds * 1000))))

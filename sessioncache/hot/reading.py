@@ -103,6 +103,7 @@ class Found:
     revision: str
     total: int
     owner: str
+    consolidated_seq: int
     elements: list[bytes]
 
 
@@ -117,7 +118,7 @@ def read(state: State, keys: SessionKeys, want: int, have: Copy | None, op_id: s
     )  # fmt: skip
     if reply[0] == b"miss":
         return None
-    kind, session_id, version, revision, total, owner, nobody, *elements = reply
+    kind, session_id, version, revision, total, owner, consolidated, nobody, *elements = reply
     yield from ring(state, keys, nobody)
     return Found(
         kind == b"delta",
@@ -126,6 +127,7 @@ def read(state: State, keys: SessionKeys, want: int, have: Copy | None, op_id: s
         revision.decode(),
         int(total),
         owner.decode(),
+        int(consolidated),
         elements,
     )
 

@@ -83,6 +83,42 @@ def truncate(state: State, keys: SessionKeys, terms: Change, kind: str, left: in
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Messages that stay, of those that were seen.
+
+    Attributes:
+        revision: as it was seen.
+        first, last, seen: seq and message id of the first that stays, of the last, and of the last one seen.
+        gone: how many of those seen go.
+    """
+
+    revision: str
+    first: tuple[int, str]
+    last: tuple[int, str]
+    seen: tuple[int, str]
+    gone: int
+
+
+def retain(state: State, keys: SessionKeys, terms: Change, kept: Stretch) -> Flow[int | Changed | Moved | Busy | None]:
+    """Keep a stretch of the messages that were seen, and what came since; how many are left."""
+    ends = (kept.first, kept.last, kept.seen)
+    payload = "\n".join(message_id for _, message_id in ends)
+    seqs = (seq for seq, _ in ends)
+    reply = yield from change(state, scripts.RETAIN, keys, terms, kept.revision, *seqs, kept.gone, payload)
+    if not isinstance(reply, list):
+        return reply
+    if reply[0] == b"changed":
+        return Changed()
+    yield from ring(state, keys, reply[1])
+    return int(reply[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Other messages stand under another revision by now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Below:
     """A message is not hot, but may be in the store, as of this revision."""
 
@@ -119,7 +155,7 @@ def update(
     """Change fields of meta, as triples of verb, field and value; the version.
 
     Raises:
-        InvalidInput: there would be too many fields, or a counter would pass 2**52.
+        InvalidInput: there would be too many fields, a counter would pass 2**52, or a seq lies beyond the version.
     """
     reply = yield from change(state, scripts.UPDATE, keys, terms, payload, int(activity), MAX_FIELDS, *triples)
     if not isinstance(reply, list):
@@ -129,6 +165,8 @@ def update(
             f"The metadata would have too many names (about {MAX_FIELDS} at most: keep them in fewer objects), "
             "or a counter would pass 2**52; nothing was written."
         )
+    if reply[0] == b"beyond":
+        raise InvalidInput(f"There is no message of this seq yet: the version is {int(reply[1])}; nothing was written.")
     yield from ring(state, keys, reply[1])
     return int(reply[2])
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from sessioncache import read_through
-from sessioncache.arguments import number
+from sessioncache.arguments import number, whole
+from sessioncache.conversation import window
+from sessioncache.conversation.tokens import Count
 from sessioncache.errors import InvalidKey, InvalidMessage
 from sessioncache.flow import Flow
 from sessioncache.hot import writing
@@ -17,6 +19,7 @@ from sessioncache.keys import check_name
 from sessioncache.lifecycle.handle import Handle, changed, not_current, standing
 from sessioncache.message import Messages, Record, element, encode, record
 from sessioncache.op import APPEND, CLEAR, EDIT, EVENT, REMOVE, TRUNCATE, message_ids, new_op_id, op_id_of, replacing_ids
+from sessioncache.read_through import Page, View
 from sessioncache.state import State
 
 # Each is remembered beside the hot copy, which is rewritten with every write.
@@ -107,15 +110,64 @@ def messages(state: State, handle: Handle, limit: int | None, before: int | None
         SessionMoved, SessionDeleted: the handle's session is not current any more.
     """
     wanted = None if limit is None else number(limit, "limit")
-    if before is None:
-        view = yield from read_through.read(state, handle.keys, wanted)
+    page = None if before is None else Page(before=number(before, "before"), limit=wanted)
+    return (yield from view(state, handle, wanted, page)).messages
+
+
+def view(state: State, handle: Handle, limit: int | None, page: Page | None = None) -> Flow[View]:
+    """The newest ``limit`` messages (None: all) of the handle's session, or a page of them.
+
+    Raises:
+        SessionMoved, SessionDeleted: the handle's session is not current any more.
+    """
+    if page is None:
+        found = yield from read_through.read(state, handle.keys, limit)
     else:
-        view = yield from read_through.page(
-            state, handle.keys, read_through.Page(before=number(before, "before"), limit=wanted)
-        )
-    if view.session_id != handle.session_id:
-        raise (yield from not_current(state, handle, Moved(view.session_id)))
-    return view.messages
+        found = yield from read_through.page(state, handle.keys, page)
+    if found.session_id != handle.session_id:
+        raise (yield from not_current(state, handle, Moved(found.session_id)))
+    return found
+
+
+class Limits(TypedDict, total=False):
+    """What bounds a context, and what stands in it for calls that were never answered.
+
+    Attributes:
+        max_tokens: the most tokens; None: no such bound.
+        max_bytes: the most bytes, as JSON; None: no such bound.
+        count_tokens: how many tokens a text has; None: a quarter of its characters.
+        interrupted: what to say as the result of such a call; None: the call is left out.
+    """
+
+    max_tokens: int | None
+    max_bytes: int | None
+    count_tokens: Count | None
+    interrupted: str | None
+
+
+def context(
+    state: State, handle: Handle, max_messages: int, limits: Limits, *, timestamps: bool
+) -> Flow[list[dict[str, Any]]]:
+    """What a model is sent of the handle's session (`conversation.window`), without what was consolidated.
+
+    Raises:
+        InvalidInput: a limit is refused.
+        SessionMoved, SessionDeleted: the handle's session is not current any more.
+    """
+    most = whole(max_messages, "max_messages")
+    for name in ("max_tokens", "max_bytes"):
+        if limits.get(name) is not None:
+            number(limits[name], name)
+    found = yield from view(state, handle, most if most > 0 else window.MAX_MESSAGES)
+    records = [one for one in found.messages if one.seq > found.consolidated_seq]
+    times = [_time_of(one) for one in records] if timestamps else None
+    return window.context([one.data for one in records], max_messages=most, timestamps=times, **limits)
+
+
+def _time_of(record: Record) -> str:
+    """As the message says, else when it was accepted."""
+    said = record.data.get("timestamp")
+    return said if isinstance(said, str) and said else record.created_at.isoformat(timespec="seconds")
 
 
 def following(state: State, handle: Handle, after: int, limit: int) -> Flow[Messages]:
@@ -124,11 +176,8 @@ def following(state: State, handle: Handle, after: int, limit: int) -> Flow[Mess
     Raises:
         SessionMoved, SessionDeleted: the handle's session is not current any more.
     """
-    page = read_through.Page(after=number(after, "after"), limit=number(limit, "page", least=1))
-    view = yield from read_through.page(state, handle.keys, page)
-    if view.session_id != handle.session_id:
-        raise (yield from not_current(state, handle, Moved(view.session_id)))
-    return view.messages
+    page = Page(after=number(after, "after"), limit=number(limit, "page", least=1))
+    return (yield from view(state, handle, None, page)).messages
 
 
 def pop(state: State, handle: Handle, expected_version: int | None) -> Flow[Record | None]:

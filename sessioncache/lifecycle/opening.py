@@ -16,6 +16,8 @@ from zlib import crc32
 
 from sessioncache import info, read_through
 from sessioncache.conversation import policy
+from sessioncache.conversation.key import build_session_key
+from sessioncache.conversation.source import SessionSource
 from sessioncache.errors import InvalidInput, SessionExists, SessionNotFound
 from sessioncache.flow import Flow
 from sessioncache.hot import reading, writing
@@ -91,6 +93,42 @@ def details(**begins: Unpack[Begins]) -> Details:
         raise InvalidInput(f"A session cannot begin with {', '.join(unknown)}; it can with: {', '.join(_CHECKS)}.")
     columns = {name: _CHECKS[name](value) for name, value in begins.items() if value is not None}
     return Details({name: value for name, value in columns.items() if value != ""})
+
+
+def addressed(state: State, where: str | SessionSource, begins: Begins) -> tuple[str, Details]:
+    """The session key of a source, or the key itself; and what a session begins with there, checked.
+
+    A source is the origin of a session that begins there, and gives its platform, chat type and display name, unless those
+    are given.
+
+    Raises:
+        InvalidInput: a value is refused, or the key would be too long.
+    """
+    if not isinstance(where, SessionSource):
+        return where, details(**begins)
+    known: Begins = {"origin": where.to_dict(), "platform": where.platform, "chat_type": where.chat_type}
+    if name := info.clean_title((where.chat_name or "")[: info.MAX_TITLE_CHARACTERS]):
+        known["display_name"] = name
+    given = {name: value for name, value in begins.items() if value is not None}
+    return key_of(state, where), details(**cast("Begins", {**known, **given}))
+
+
+def key_of(state: State, where: str | SessionSource) -> str:
+    """The session key of a source, as the settings say, or the key itself.
+
+    Raises:
+        InvalidKey: the key would be too long.
+    """
+    if not isinstance(where, SessionSource):
+        return where
+    settings = state.settings
+    return build_session_key(
+        where,
+        namespace=settings.namespace,
+        group_sessions_per_user=settings.group_sessions_per_user,
+        thread_sessions_per_user=settings.thread_sessions_per_user,
+        canonical_aliases=settings.canonical_aliases,
+    )
 
 
 def _metadata(value: object) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Connection, bindparam, func, insert, select, update
 
 from sessioncache.message import instant
-from sessioncache.schema import applied_ops, messages, routes, sessions
-from sessioncache.store import details, edits
-from sessioncache.store.columns import body_columns
+from sessioncache.schema import applied_ops, messages, sessions
+from sessioncache.store import details, edits, routes
+from sessioncache.store.columns import message_row
 from sessioncache.store.plan import known_id, plan
-from sessioncache.store.planned import AppliedOp, Log, NewMessage, Outcome, Plan, Route, Standing, Step
-from sessioncache.store.statements import chunks, insert_unless_there, matching
+from sessioncache.store.planned import AppliedOp, Log, Outcome, Plan, Standing, Step
+from sessioncache.store.statements import chunks, matching
 
 
 def apply(connection: Connection, logs: Sequence[Log], now: datetime) -> list[Outcome]:
@@ -44,19 +44,19 @@ def apply(connection: Connection, logs: Sequence[Log], now: datetime) -> list[Ou
         edits.recall(connection, key, session_id, now)
     for session_id, at_ms in made.deletes.items():
         edits.bury(connection, session_id, instant(at_ms), now)
-    _move_routes(connection, made.routes)
+    routes.move(connection, made.routes)
     return made.outcomes
 
 
 def _take(connection: Connection, step: Step, now: datetime) -> None:
     if step.messages:
-        connection.execute(insert(messages), [_message(one) for one in step.messages])
+        connection.execute(insert(messages), [message_row(one) for one in step.messages])
     for key, op in step.edits:
         edits.edit(connection, key, op, now)
 
 
 def _standing(connection: Connection, logs: Sequence[Log]) -> Standing:
-    standing = Standing(_lock_routes(connection, sorted(log.session_key for log in logs)), {}, set(), set())
+    standing = Standing(routes.locked(connection, sorted(log.session_key for log in logs)), {}, set(), set())
     named = sorted({(op.session_id, known_id(op)) for log in logs for op in log.ops})
     for some in chunks(named):
         found = connection.execute(matching(messages.c.message_id, some, messages.c.seq))
@@ -79,30 +79,6 @@ def _see_sessions(connection: Connection, session_ids: Sequence[str], standing: 
             standing.keys[row[0]], standing.last_seqs[row[0]] = row[1], row[3]
             if row[2]:
                 standing.deleted.add(row[0])
-
-
-def _lock_routes(connection: Connection, keys: Sequence[str]) -> dict[str, Route]:
-    """Lock the routes of these keys, made where they are missing; first all inserts, then all locks, each in order."""
-    there: set[str] = set()
-    for some in chunks(keys):
-        there.update(connection.scalars(select(routes.c.session_key).where(routes.c.session_key.in_(some))))
-    missing = [{"session_key": key, "version": 0} for key in keys if key not in there]
-    if missing:
-        connection.execute(insert_unless_there(connection, routes), missing)
-    found: dict[str, Route] = {}
-    locked = select(routes).order_by(routes.c.session_key).with_for_update()
-    for some in chunks(keys):
-        found.update(_routes(connection.execute(locked.where(routes.c.session_key.in_(some)))))
-    return found
-
-
-def _routes(rows: Any) -> dict[str, Route]:
-    return {row.session_key: Route(row.session_id or "", row.version) for row in rows}
-
-
-def _message(new: NewMessage) -> dict[str, Any]:
-    named = {"session_id": new.session_id, "seq": new.seq, "message_id": new.message_id}
-    return {**named, **body_columns(new.packed), "created_at": instant(new.at_ms)}
 
 
 def _record_activity(connection: Connection, made: Plan) -> None:
@@ -150,10 +126,3 @@ def _remembered(one: AppliedOp, now: datetime) -> dict[str, Any]:
         "refused": one.refused,
         "applied_at": now,
     }
-
-
-def _move_routes(connection: Connection, moved: dict[str, Route]) -> None:
-    statement = update(routes).where(routes.c.session_key == bindparam("key"))
-    statement = statement.values(session_id=bindparam("id"), version=bindparam("at_version"))
-    rows = [{"key": key, "id": to.session_id or None, "at_version": to.version} for key, to in moved.items()]
-    connection.execute(statement, rows)

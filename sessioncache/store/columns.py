@@ -7,7 +7,8 @@ from typing import Any
 import msgpack
 
 from sessioncache.errors import StoreRefused
-from sessioncache.message import decode, plain_text, to_json
+from sessioncache.message import decode, instant, plain_text, to_json
+from sessioncache.store.planned import NewMessage
 from sessioncache.store.words import searchable
 
 ROLE_CHARACTERS = 255
@@ -23,6 +24,12 @@ def body_columns(packed: bytes) -> dict[str, Any]:
         "text": text,
         "words": searchable(text),
     }
+
+
+def message_row(new: NewMessage) -> dict[str, Any]:
+    """The row of a message."""
+    named = {"session_id": new.session_id, "seq": new.seq, "message_id": new.message_id}
+    return {**named, **body_columns(new.packed), "created_at": instant(new.at_ms)}
 
 
 def unpacked_object(packed: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, literal, null, select, update
+from sqlalchemy import Connection, and_, delete, insert, literal, null, or_, select, update
 
 from sessioncache import op as ops
 from sessioncache.op import Op, remembered
@@ -37,6 +37,19 @@ def _truncate(connection: Connection, session_key: str, op: Op, now: datetime) -
     first = connection.scalar(place.offset(int(op.payload)).limit(1))
     if first is not None:
         _remove_from(connection, session_key, op.session_id, first, now)
+
+
+def _retain(connection: Connection, session_key: str, op: Op, now: datetime) -> None:
+    """By message ids: seqs that Redis gave out again are others here."""
+    column, (first_id, last_id, seen_id) = messages.c, op.payload.decode().split("\n")
+    named = {first_id, last_id, seen_id} - {""}
+    mine = select(column.message_id, column.seq).where(column.session_id == op.session_id, column.message_id.in_(named))
+    seqs = {row[0]: row[1] for row in connection.execute(mine)}
+    if len(seqs) == len(named):
+        seen = seqs[seen_id]
+        first, last = seqs.get(first_id, seen + 1), seqs.get(last_id, seen)
+        gone = or_(column.seq < first, and_(column.seq > last, column.seq <= seen))
+        _remove(connection, session_key, op.session_id, (column.session_id == op.session_id) & gone, now)
 
 
 def _remove_from(connection: Connection, session_key: str, session_id: str, seq: int, now: datetime) -> None:
@@ -85,6 +98,7 @@ _EFFECTS: dict[str, Callable[[Connection, str, Op, datetime], None]] = {
     ops.REPLACE: _replace,
     ops.CLEAR: _replace,
     ops.TRUNCATE: _truncate,
+    ops.RETAIN: _retain,
     ops.REMOVE: _remove_one,
     ops.EDIT: _edit,
 }

@@ -108,6 +108,15 @@ def _of_state(connection: Connection, filters: Filters, state: str, after: tuple
     return select(*COLUMNS).where(*asked).order_by(session.updated_at.desc(), session.session_id.desc())
 
 
+def titles(connection: Connection, owner: str | None, base: str, besides: str) -> list[str]:
+    """The titles of an owner's sessions, but for one, that begin so; ended ones count."""
+    session = sessions.c
+    mine = session.owner.is_(None) if owner is None else session.owner == owner
+    begins = func.substr(session.title, 1, len(base)) == base
+    wanted = select(session.title).where(mine, begins, ~session.deleted, session.session_id != besides)
+    return [str(title) for title in connection.scalars(wanted)]
+
+
 def _asked(connection: Connection, filters: Filters) -> list[ColumnElement[bool]]:
     session = sessions.c
     owner = _beside_key(connection, filters, session.owner)

@@ -25,6 +25,9 @@ EVERY = 2**53
 # Characters of an op id; applied_ops also holds message ids of messages that were removed, which may be longer.
 OP_ID = 16
 LARGEST_PAGE = 2000
+# Messages of one time that are remembered together: as many as one append takes with ids of their own. Imported ones may
+# be more.
+LARGEST_GROUP = 1000
 
 
 def snapshot(connection: Connection, session_key: str, window: int, window_bytes: int, keep_ops: int) -> Snapshot:
@@ -143,7 +146,9 @@ def recent_ops(connection: Connection, session_key: str, version: int, keep: int
     if found:
         cut = found[0]
         same = appended.where(message.session_id == cut.session_id, message.seq <= since)
-        found += connection.execute(same.where(message.created_at == cut.created_at))
+        found += connection.execute(
+            same.where(message.created_at == cut.created_at).order_by(message.seq.desc()).limit(LARGEST_GROUP)
+        )
     groups: dict[datetime, dict[str, int]] = {}
     for row in found:
         op_id, first = remembered(row.session_id, row.message_id, row.seq)

@@ -173,7 +173,7 @@ class _KeyPlan:
 
     _EFFECTS: ClassVar[dict[str, Callable[[_KeyPlan, Op], None]]] = {
         **dict.fromkeys(ops.MESSAGE_KINDS, _append),
-        **dict.fromkeys((ops.REPLACE, ops.TRUNCATE, ops.CLEAR, ops.REMOVE, ops.EDIT), _edit),
+        **dict.fromkeys((ops.REPLACE, ops.TRUNCATE, ops.CLEAR, ops.RETAIN, ops.REMOVE, ops.EDIT), _edit),
         ops.UPDATE: _update,
         ops.START: _start,
         ops.SWITCH: _switch,

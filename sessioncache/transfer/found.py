@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any
 
+# Of our own exports.
+FORMAT = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -66,6 +69,7 @@ class FoundSession:
 
     Attributes:
         current: whether it is its key's current session, where that has none.
+        version: that of its key; 0 for a store that has none.
         columns: of the store's table `sessions`, by name; times aware, costs in billionths, flags as they are.
         messages: oldest first.
     """
@@ -75,6 +79,7 @@ class FoundSession:
     current: bool
     created_at: datetime
     updated_at: datetime
+    version: int = 0
     columns: Mapping[str, Any] = field(default_factory=dict)
     messages: Iterator[FoundMessage] = field(default_factory=lambda: iter(()))
 

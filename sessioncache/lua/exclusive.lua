@@ -1,6 +1,6 @@
--- schedule: one process at a time runs the schedule; its turn ends by itself.
--- KEYS  schedule
--- ARGV  token turn_ms ('0' gives it back)
+-- exclusive: one process at a time does what a key is named for; its time ends by itself.
+-- KEYS  the key
+-- ARGV  token time_ms ('0' gives it back)
 -- Reply 1: it is this process | 0
 local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end

@@ -1,0 +1,31 @@
+-- retain: of the messages seen so far a run stays, from one message to another; what came after those seen stays too.
+-- KEYS  as every change
+-- ARGV  as every change, then the revision that was seen; the seq of the first message that stays, of the last one, and of the
+--       last one seen; how many of those seen go; payload (opaque, for the store)
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+--       {'changed'}: another revision | {'ok', ring, messages left}
+local row = hot(KEYS[1], KEYS[2])
+if not row then return {'miss'} end
+if known(row[OPS], ARGV[9]) then return {'ok', 0, answered(ARGV[9]) or row[TOTAL]} end
+local refusal = barred(row, 1)
+if refusal then return refusal end
+if row[REVISION] ~= ARGV[11] then return {'changed'} end
+local first, last, seen = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local total, count, bytes = integer(tonumber(row[TOTAL]) - tonumber(ARGV[15])), tonumber(row[COUNT]), tonumber(row[BYTES])
+local at_ms = now_ms()
+local _, ring = log_op(row, 'retain', ARGV[6], ARGV[16], at_ms)
+if last < seen then
+  -- Messages in the middle of the list go; the next read brings back what stays.
+  redis.call('DEL', KEYS[1], KEYS[2])
+  return {'ok', ring, total}
+end
+while count > 0 do
+  local oldest = redis.call('LINDEX', KEYS[2], 0)
+  if tonumber(string.match(oldest, '^%d+')) >= first then break end
+  redis.call('LPOP', KEYS[2])
+  count, bytes = count - 1, bytes - #oldest
+end
+redis.call('HSET', KEYS[1], 'revision', ARGV[9], 'count', count, 'total', total, 'bytes', integer(bytes),
+  ANSWER, ARGV[9] .. '\n' .. total)
+accessed(at_ms)
+return {'ok', ring, total}

@@ -1,0 +1,148 @@
+"""Sessions that come from another store, written in bulk, past the pending logs.
+
+A session is stored whole in one transaction, or in parts. While parts are missing its row says ``importing``: it is ended,
+no key has it, and whoever imports it again begins it anew. What stands already is left as it is, also a tombstone.
+
+An imported session becomes current where its key has no session; else it is one of the key's ended ones.
+
+Assumes that what was pending under the keys was drained, that one process imports at a time, and that the hot copies of
+the keys are dropped afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from sessioncache.message import instant
+from sessioncache.schema import messages, sessions
+from sessioncache.store import routes
+from sessioncache.store.columns import message_row
+from sessioncache.store.place import RESERVED
+from sessioncache.store.planned import NewMessage, Route
+from sessioncache.store.statements import chunks, insert_unless_there
+
+IMPORTING, IMPORTED = "importing", "imported"
+# Rows that are made and not yet anybody's session.
+UNFINISHED = (RESERVED, IMPORTING)
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A session, or a part of it.
+
+    Attributes:
+        row: columns of `sessions`, but for those that follow from the messages.
+        current: whether it is to be current, where its key has no session; version: that of its key then, at least.
+        messages: with seqs that rise, over all parts.
+        last_seq, count, given: the last seq, how many messages, and how many with those of repeated ids, so far.
+        first, last: whether the session begins, and ends, with this part.
+    """
+
+    row: dict[str, Any]
+    current: bool
+    version: int
+    last_seq: int = 0
+    count: int = 0
+    given: int = 0
+    messages: list[NewMessage] = field(default_factory=list)
+    first: bool = True
+    last: bool = False
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return str(self.row["session_id"])
+
+    @property
+    def session_key(self) -> str:
+        """Its session key."""
+        return str(self.row["session_key"])
+
+
+def there(connection: Connection, session_ids: Sequence[str]) -> dict[str, bool]:
+    """Which of these sessions have a row, and whether it is one that was left ``importing``."""
+    found: dict[str, bool] = {}
+    for some in chunks(session_ids):
+        rows = select(sessions.c.session_id, sessions.c.end_reason).where(sessions.c.session_id.in_(some))
+        found.update((row[0], row[1] == IMPORTING) for row in connection.execute(rows))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What storing did: messages of each session that is complete now, and the sessions that stood already."""
+
+    complete: dict[str, int]
+    there: set[str]
+
+
+def add(connection: Connection, parts: Sequence[Incoming]) -> Stored:
+    """Store sessions, or parts of them. A session that stood already is left as it is, but for one left ``importing``."""
+    standing = there(connection, [part.session_id for part in parts if part.first])
+    parts = [part for part in parts if not part.first or standing.get(part.session_id, True)]
+    _forget(connection, [session_id for session_id, unfinished in standing.items() if unfinished])
+    current = _take_routes(connection, [part for part in parts if part.last and part.current])
+    begun = [_row(part, current) if part.last else _unfinished(part) for part in parts if part.first]
+    if begun:
+        connection.execute(insert(sessions), begun)
+    new = [message_row(message) for part in parts for message in part.messages]
+    if new:
+        connection.execute(insert_unless_there(connection, messages), new)
+    ended = [part for part in parts if part.last]
+    complete = {part.session_id: part.count if part.first else _finish(connection, part, current) for part in ended}
+    return Stored(complete, {session_id for session_id, unfinished in standing.items() if not unfinished})
+
+
+def _forget(connection: Connection, session_ids: Sequence[str]) -> None:
+    for some in chunks(session_ids):
+        connection.execute(delete(messages).where(messages.c.session_id.in_(some)))
+        connection.execute(delete(sessions).where(sessions.c.session_id.in_(some)))
+
+
+def _take_routes(connection: Connection, parts: Sequence[Incoming]) -> set[str]:
+    """Make these sessions their keys' current ones, where those have none; the ids of those that are."""
+    stand = routes.locked(connection, sorted({part.session_key for part in parts}))
+    moved: dict[str, Route] = {}
+    for part in parts:
+        route = moved.get(part.session_key, stand[part.session_key])
+        if not route.session_id:
+            moved[part.session_key] = Route(part.session_id, max(route.version, part.version, part.last_seq))
+    if moved:
+        routes.move(connection, moved)
+    return {route.session_id for route in moved.values()}
+
+
+def _row(part: Incoming, current: set[str]) -> dict[str, Any]:
+    """The row of a session that is whole in this part."""
+    last = instant(part.messages[-1].at_ms) if part.messages else None
+    return {**part.row, **_end(part, current), **_sums(part, len(part.messages), last)}
+
+
+def _sums(part: Incoming, count: int, last: datetime | None) -> dict[str, Any]:
+    return {"message_count": count, "last_seq": part.last_seq, "last_message_at": part.row["last_message_at"] or last}
+
+
+def _end(part: Incoming, current: set[str]) -> dict[str, Any]:
+    """When and why it ended, if it is not current."""
+    if part.session_id in current:
+        return {"ended_at": None, "end_reason": None}
+    return {"ended_at": part.row["ended_at"] or part.row["updated_at"], "end_reason": part.row["end_reason"] or IMPORTED}
+
+
+def _unfinished(part: Incoming) -> dict[str, Any]:
+    return {**part.row, "ended_at": part.row["created_at"], "end_reason": IMPORTING}
+
+
+def _finish(connection: Connection, part: Incoming, current: set[str]) -> int:
+    """Let a session that came in parts be what it was; how many messages it has."""
+    column = messages.c
+    found = select(func.count(), func.max(column.created_at)).where(column.session_id == part.session_id)
+    count, last = connection.execute(found).one()
+    final = update(sessions).where(sessions.c.session_id == part.session_id)
+    connection.execute(final.values(**_end(part, current), **_sums(part, count, last)))
+    return int(count)

@@ -1,0 +1,39 @@
+"""Routes: which session is current under which key, and the key's version. Whoever changes a key holds its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from sessioncache.schema import routes
+from sessioncache.store.planned import Route
+from sessioncache.store.statements import chunks, insert_unless_there
+
+
+def locked(connection: Connection, keys: Sequence[str]) -> dict[str, Route]:
+    """Lock the routes of these keys, made where they are missing; first all inserts, then all locks, each in order."""
+    there: set[str] = set()
+    for some in chunks(keys):
+        there.update(connection.scalars(select(routes.c.session_key).where(routes.c.session_key.in_(some))))
+    missing = [{"session_key": key, "version": 0} for key in keys if key not in there]
+    if missing:
+        connection.execute(insert_unless_there(connection, routes), missing)
+    found: dict[str, Route] = {}
+    locked = select(routes).order_by(routes.c.session_key).with_for_update()
+    for some in chunks(keys):
+        found.update(_found(connection.execute(locked.where(routes.c.session_key.in_(some)))))
+    return found
+
+
+def _found(rows: Any) -> dict[str, Route]:
+    return {row.session_key: Route(row.session_id or "", row.version) for row in rows}
+
+
+def move(connection: Connection, moved: Mapping[str, Route]) -> None:
+    """Let keys have these sessions and versions; their rows are locked."""
+    statement = update(routes).where(routes.c.session_key == bindparam("key"))
+    statement = statement.values(session_id=bindparam("id"), version=bindparam("at_version"))
+    rows = [{"key": key, "id": to.session_id or None, "at_version": to.version} for key, to in moved.items()]
+    connection.execute(statement, rows)
