@@ -126,10 +126,7 @@ def _unescaped(part: str) -> str:
     Raises:
         InvalidKey: `_escaped` does not write it like this.
     """
-    try:
-        text = unquote(part, errors="strict")
-    except UnicodeDecodeError as error:
-        raise InvalidKey(f"A part of the key is escaped wrongly: {shown(part)}.") from error
+    text = unquote(part)
     if _escaped(text) != part:
         raise InvalidKey(f"A part of the key is escaped wrongly: {shown(part)}.")
     return text

@@ -27,7 +27,8 @@ _MAX_READ = 4096
 _LEAST_WITHIN = 5
 _LEAST_PHONE = 7
 
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+# Line and paragraph separators are white space.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co"})
 _JOINERS = "\u200c\u200d"
 _LONE_JOINER = re.compile(rf"(?<![^\s{_JOINERS}])[{_JOINERS}]|[{_JOINERS}](?![^\s{_JOINERS}])")
 _MARKUP = re.compile(r"[<>\[\]`]")
@@ -77,6 +78,7 @@ def _without(text: str, ids: Iterable[str]) -> str:
     forms = sorted(spelled, key=len, reverse=True)
     if not forms:
         return text
+    # The longest first: of two ids that begin alike, no end is left over.
     any_form = re.compile("|".join(f"({_spelling(form)})" for form in forms), re.IGNORECASE)
     # The parentheses keep a hash from making up an id together with what stands beside it.
     return any_form.sub(lambda match: f"({spelled[forms[(match.lastindex or 1) - 1]]})", text)
