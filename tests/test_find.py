@@ -167,13 +167,16 @@ def test_previews_begin_with_the_first_user_text(store):
         add(connection, "huge", [{**subagent, "content": "x" * 70_000}])
         add(connection, "long", ["word " * 100])
         add(connection, "deep", [said, *[{"role": "tool", "content": "t"}] * 150, "too far away"])
+        add(connection, "marks", ["[image: /tmp/a.png]", "[Message Time: 10:00]\nhello", "later"])
+        add(connection, "only marks", ["[image: /tmp/a.png]", {"role": "assistant", "content": "message('x')\nDone."}])
         add(connection, "none", [image])
         add(connection, "empty")
-        asked = ["plain", "assistant", "blocks", "subagent", "huge", "long", "deep", "none", "empty", "unknown"]
+        asked = ["plain", "assistant", "blocks", "subagent", "huge", "long", "deep", "marks", "only marks", "none", "empty"]
         found = previews(connection, asked, lambda message: f"[{message['injected_event']}: {message['content'][:3]}]")
         assert found == {
             "plain": "hello world", "assistant": "Good day", "blocks": "two blocks", "subagent": "[subagent_result: raw]",
             "huge": "x" * 119 + "…", "long": ("word " * 24)[:119].rstrip() + "…", "deep": "Good day",
+            "marks": "hello", "only marks": "Done.",
         }  # fmt: skip
         assert max(map(len, found.values())) == 120
         assert previews(connection, ["subagent"]) == {"subagent": "raw result"}

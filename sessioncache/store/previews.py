@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, case, func, select
 
+from sessioncache.conversation.clean import cleaned
 from sessioncache.schema import messages, sessions
 from sessioncache.store.statements import chunks, matching
 
@@ -32,7 +33,8 @@ Summarize = Callable[[dict[str, Any]], str]
 def previews(connection: Connection, session_ids: Sequence[str], summarize: Summarize | None = None) -> dict[str, str]:
     """How each of these sessions begins: its first user text, else its first assistant text; none where it has neither.
 
-    White space is collapsed, and at most 120 characters are kept, the last of them ``…`` where more was cut off.
+    It is cleaned, as a context is; white space is collapsed, and at most 120 characters are kept, the last of them ``…``
+    where more was cut off.
 
     Args:
         connection: in a transaction.
@@ -44,14 +46,23 @@ def previews(connection: Connection, session_ids: Sequence[str], summarize: Summ
         first = [(session_id, seq) for session_id, seq in connection.execute(_first_seqs(some)) if seq is not None]
         for row in connection.execute(_texts(first)) if first else ():
             text = summarize(message) if summarize and (message := _injected(row)) else row.head
-            if made := shortened(text):
+            if made := shortened(text) or _next(connection, row.session_id):
                 found[row.session_id] = made
     return found
 
 
+def _next(connection: Connection, session_id: str) -> str:
+    """How a session begins whose first text holds nothing but what only marks something."""
+    message = messages.c
+    head = func.substr(message.text, 1, READ_CHARACTERS)
+    first = select(message.role, head).where(message.session_id == session_id).order_by(message.seq).limit(FIRST_MESSAGES)
+    made = [(role, shortened(text)) for role, text in connection.execute(first)]
+    return next((text for wanted in ("user", "assistant") for role, text in made if role == wanted and text), "")
+
+
 def shortened(text: str) -> str:
-    """The beginning of a text, white space collapsed."""
-    line = " ".join(text.split())
+    """The beginning of a text, cleaned as for a model, white space collapsed."""
+    line = " ".join(cleaned(text).split())
     return line if len(line) <= PREVIEW_CHARACTERS else line[: PREVIEW_CHARACTERS - 1].rstrip() + "…"
 
 
