@@ -226,7 +226,7 @@ def rendered(events, shape) -> Iterator[dict]:
 
 def answered(view, shape):
     """The request that an application sends when the calls at the end are done."""
-    tail = list(takewhile(lambda row: results(row) or calls(row), reversed(view)))[::-1]
+    tail = list(takewhile(lambda row: results(row) or calls(row) or row == REASONING, reversed(view)))[::-1]
     open_ = []
     for row in tail:
         open_ = [name for name in open_ if name not in results(row)] + calls(row)
