@@ -10,56 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from providers import Refused
+from turns import (
+    REASONING,
+    REPLY,
+    TEXT,
+    THOUGHT,
+    USER,
+    assistant,
+    call_item,
+    chat_call,
+    chat_result,
+    output_item,
+    result,
+    use,
+    user,
+)
 
 from sessioncache.conversation.calls import calls, is_user_turn, results
 from sessioncache.conversation.window import context
-
-USER = {"role": "user", "content": "q"}
-REPLY = {"role": "assistant", "content": "a"}
-
-
-def chat_call(*names):
-    function = {"name": "f", "arguments": "{}"}
-    return {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [{"id": name, "type": "function", "function": function} for name in names],
-    }
-
-
-def chat_result(name):
-    return {"role": "tool", "tool_call_id": name, "content": "r"}
-
-
-def use(name):
-    return {"type": "tool_use", "id": name, "name": "f", "input": {}}
-
-
-def result(name):
-    return {"type": "tool_result", "tool_use_id": name, "content": "r"}
-
-
-def assistant(*blocks):
-    return {"role": "assistant", "content": list(blocks)}
-
-
-def user(*blocks):
-    return {"role": "user", "content": list(blocks)}
-
-
-def call_item(name):
-    if name == "c1":
-        return {"type": "custom_tool_call", "call_id": name, "name": "f", "input": "x"}
-    return {"type": "function_call", "call_id": name, "name": "f", "arguments": "{}"}
-
-
-def output_item(name):
-    return {"type": f"{call_item(name)['type']}_output", "call_id": name, "output": "r"}
-
-
-TEXT = {"type": "text", "text": "t"}
-THOUGHT = {"type": "thinking", "thinking": "h", "signature": "s"}
-REASONING = {"type": "reasoning", "id": "rs", "summary": []}
 
 
 @pytest.mark.parametrize(

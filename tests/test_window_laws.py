@@ -8,7 +8,7 @@ from copy import deepcopy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_providers import call_item, chat_call, chat_result, output_item, result, use
+from turns import REASONING, USER, call_item, chat_call, chat_result, output_item, result, use
 
 from sessioncache.conversation.calls import calls, is_user_turn, legal, legal_start, results
 from sessioncache.conversation.clean import cleaned
@@ -47,12 +47,10 @@ MESSAGES = st.builds(lambda role, content, flags: {"role": role, "content": cont
 CHAT_CALLS = st.lists(IDS, max_size=3).map(lambda names: chat_call(*names))
 RESULTS = st.lists(IDS.map(result), min_size=1, max_size=3).map(lambda blocks: {"role": "user", "content": blocks})
 USES = st.lists(IDS.map(use), min_size=1, max_size=3).map(lambda blocks: {"role": "assistant", "content": blocks})
-ITEMS = st.sampled_from(
-    [{"type": "reasoning", "id": "rs", "summary": []}, {"type": "web_search_call"}, {"type": "odd"}, {}]
-)
-CHAT = st.just({"role": "user", "content": "q"}) | CHAT_CALLS | IDS.map(chat_result)
-ANTHROPIC = USES | RESULTS | st.just({"role": "user", "content": "q"})
-RESPONSES = IDS.map(call_item) | IDS.map(output_item) | ITEMS | st.just({"role": "user", "content": "q"})
+ITEMS = st.sampled_from([REASONING, {"type": "web_search_call"}, {"type": "odd"}, {}])
+CHAT = st.just(USER) | CHAT_CALLS | IDS.map(chat_result)
+ANTHROPIC = USES | RESULTS | st.just(USER)
+RESPONSES = IDS.map(call_item) | IDS.map(output_item) | ITEMS | st.just(USER)
 HISTORIES = st.one_of(
     *[st.lists(rows | MESSAGES, max_size=16) for rows in (CHAT, ANTHROPIC, RESPONSES, CHAT | ANTHROPIC | RESPONSES)]
 )
@@ -220,9 +218,6 @@ def lines_run(rows):
     finally:
         sys.settrace(before)
     return ran
-
-
-USER = {"role": "user", "content": "q"}
 
 
 @pytest.mark.parametrize(
