@@ -71,7 +71,7 @@ class _Pairing:
         # The user row with the results of those blocks.
         self.holder: dict[str, Any] | None = None
         self.items: dict[str, int] = {}
-        self.server: dict[str, tuple[int, int]] = {}
+        self.server: dict[str, tuple[int, str, int]] = {}
 
     def take(self, row: Row) -> None:
         if is_item(row):
@@ -151,14 +151,16 @@ class _Pairing:
         """Calls that the provider answers itself, in the same row or a later one of the model."""
         for position, block in blocks(row):
             kind = str(block.get("type"))
+            here = self.caller, "content", position
             if kind in _SERVER_CALLS:
-                self.server[str(block.get("id"))] = self.caller, position
+                if self.server.setdefault(str(block.get("id")), here) != here:
+                    self._lose(*here)
             elif kind.endswith("_tool_result") and self.server.pop(str(block.get("tool_use_id")), None) is None:
-                self._lose(self.caller, "content", position)
+                self._lose(*here)
 
     def _end_server_calls(self) -> None:
-        for place, position in self.server.values():
-            self._lose(place, "content", position)
+        for call in self.server.values():
+            self._lose(*call)
         self.server.clear()
 
     def _close(self) -> None:

@@ -15,8 +15,8 @@ def retained(rows: Sequence[Row], limit: int) -> range:
     """The positions of the rows to keep, at most `limit` of them.
 
     They are the newest `limit` rows, from the first user's turn among these on. Where no user speaks among them, it is
-    the *latest* user's turn and what follows it, so that the newest rows may go: of a question and ten answers, limit 4 keeps
-    the question and the first three. Results at the beginning whose calls are gone go too.
+    the *latest* user's turn and what follows it, so that the newest rows may go: of a question and ten answers, limit 4
+    keeps the question and the first three. Results at the beginning whose calls are gone go too.
 
     Args:
         rows: the whole history, oldest first.

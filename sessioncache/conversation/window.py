@@ -3,8 +3,8 @@
 In this order:
 
 1. the newest `max_messages` rows;
-2. of these, the rows from the first user's turn on (with the proactive delivery just before it, if there is one) that leaves
-   no result behind whose call is gone; no user's turn: as many as leave no such result;
+2. of these, the rows from the first user's turn on that leaves no result whose call is gone, and the proactive delivery
+   just before it, if there is one; where no user speaks, as many rows as leave no such result;
 3. without what only people see: commands, and the chatter of a display;
 4. what assistants said, cleaned; what users said, with its media and, on request, its time;
 5. without assistant rows that say nothing;
@@ -96,7 +96,9 @@ def context(
     newest = max(0, len(rows) - limit)
     start = newest + _first(rows[newest:])
     view = visible(rows[start:], None if timestamps is None else timestamps[start:], interrupted)
-    return _from_turn(view, _cut(view, limit, max_tokens, max_bytes, count_tokens))
+    cut = _cut(view, limit, max_tokens, max_bytes, count_tokens)
+    delivery = start < len(rows) and rows[start].get("_channel_delivery") and any(map(is_user_turn, view[1:2]))
+    return view if delivery and not cut else _from_turn(view, cut)
 
 
 def _first(rows: Sequence[Row]) -> int:
@@ -122,9 +124,10 @@ def _cut(view: Sequence[Row], messages: int, tokens: int | None, size_limit: int
 
 
 def _from_turn(view: list[dict[str, Any]], cut: int) -> list[dict[str, Any]]:
-    """What is left if so many rows go: from the first user's turn on that fits, else from the newest one before."""
-    if not cut:
-        return view
+    """What is left if so many rows go: from the first user's turn on that fits, else from the newest one before.
+
+    Also where none go: a row that held results of calls that are not shown may have become a user's turn.
+    """
     turns = [at for at, fine in enumerate(legal(view)) if fine and is_user_turn(view[at])]
     if not turns:
         return view[cut + legal_start(view[cut:]) :]
