@@ -1,0 +1,162 @@
+"""An SQLite file of somebody else's, read as far as SQLite can read it.
+
+Guarantees: it is opened read-only, in one transaction, so that a store in use is read as of one moment, and nothing is left
+beside it; no row is held that is too large to be a message; rows that cannot be read are reported, and those behind them
+are read. Text that is not UTF-8 is `NOT_TEXT`.
+
+Assumption: the tables have row ids, as all have that are not declared ``WITHOUT ROWID``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sessioncache.info import MAX_DETAIL_BYTES
+from sessioncache.transfer import lines
+from sessioncache.transfer.found import Damage, Reading
+from sessioncache.transfer.lines import File, Unreadable, file_at, opened
+
+Row = tuple[int, dict[str, Any]]
+
+_HEADER = b"SQLite format 3\0"
+_WAL = 2
+_SMALLEST_ROW, _LARGEST_ROW = -(2**63), 2**63 - 1
+# How many rows in a row are tried one by one where nothing can be read, before the steps double.
+_PATIENCE = 1000
+
+
+class _NotText:
+    """The type of `NOT_TEXT`."""
+
+
+NOT_TEXT = _NotText()
+
+
+def why(error: Exception) -> str:
+    """An error in fixed words; SQLite's own would name what stands in the file."""
+    if isinstance(error, sqlite3.Error):
+        return f"SQLite cannot read it ({getattr(error, 'sqlite_errorname', 'no reason given')})"
+    return lines.why(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """An open file. Close ``connection`` when done."""
+
+    file: File
+    connection: sqlite3.Connection
+    reading: Reading
+
+    def damaged(self, table: str, row: int, why: str) -> None:
+        """Tell of a row that cannot be read."""
+        self.reading.damaged(Damage(f"{self.file.name}:{table}", row, why))
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        return int(self.connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])  # noqa: S608 - ours
+
+    def columns(self, table: str, wanted: Sequence[str]) -> tuple[str, ...]:
+        """Those of the wanted columns that a table has.
+
+        Raises:
+            Unreadable: there is no such table.
+        """
+        kinds = self.connection.execute("SELECT type FROM sqlite_master WHERE name = ?", (table,)).fetchall()
+        if kinds != [("table",)]:
+            raise Unreadable(f"it has no table {table}")
+        there = {row[1] for row in self.connection.execute(f'PRAGMA table_info("{table}")')}
+        return tuple(name for name in wanted if name in there)
+
+    def is_key(self, table: str, column: str) -> bool:
+        """Whether a column is a table's primary key, so that no two rows have the same value."""
+        return [column] == [row[1] for row in self.connection.execute(f'PRAGMA table_info("{table}")') if row[5]]
+
+    def row(self, table: str, columns: Sequence[str], row: int) -> dict[str, Any]:
+        """One row, by column.
+
+        Raises:
+            sqlite3.Error, Unreadable: it cannot be read, or is not there.
+        """
+        found = self.connection.execute(_statement(table, columns, "rowid = ?"), (row,)).fetchone()
+        if found is None:
+            raise Unreadable("the row cannot be found again")
+        return dict(zip(columns, found[1:], strict=True))
+
+    def rows(self, table: str, columns: Sequence[str]) -> Iterator[Row]:
+        """Every row that can be read, in the order of their ids; what cannot is reported."""
+        start, tried = _SMALLEST_ROW, 0
+        statement = _statement(table, columns, "rowid >= ? ORDER BY rowid")
+        while start <= _LARGEST_ROW:
+            try:
+                for found in self.connection.execute(statement, (start,)):
+                    start, tried = found[0] + 1, 0
+                    yield found[0], dict(zip(columns, found[1:], strict=True))
+            except sqlite3.Error as error:
+                start, tried = self._after(table, start, tried, error)
+            else:
+                return
+
+    def _after(self, table: str, start: int, tried: int, error: sqlite3.Error) -> tuple[int, int]:
+        """Where to go on behind what cannot be read; a row alone if SQLite can name it, else the end of a gap."""
+        try:
+            found = self.connection.execute(
+                f'SELECT rowid FROM "{table}" WHERE rowid >= ? ORDER BY rowid LIMIT 1',  # noqa: S608 - ours
+                (start,),
+            ).fetchone()
+        except sqlite3.Error:
+            if not tried:
+                self.damaged(table, max(start, 1), f"{why(error)}, nor some that follow")
+            return max(start, 0) + max(1, 2 ** (tried - _PATIENCE) if tried > _PATIENCE else 1), tried + 1
+        if found is None:
+            return _LARGEST_ROW + 1, 0
+        self.damaged(table, found[0], why(error))
+        return found[0] + 1, 0
+
+
+def _statement(table: str, columns: Sequence[str], where: str) -> str:
+    names = ", ".join(f'"{name}"' for name in ("rowid", *columns))
+    return f'SELECT {names} FROM "{table}" WHERE {where}'  # noqa: S608 - names of ours
+
+
+def connected(path: str, reading: Reading) -> Database:
+    """An SQLite file, open.
+
+    Raises:
+        OSError, Unreadable, sqlite3.Error: it cannot be opened, or is none.
+    """
+    real = Path(os.path.realpath(path))
+    file = file_at(real.parent, Path(real.name))
+    with opened(file) as stream:
+        header = stream.read(len(_HEADER) + 3)
+    if not header.startswith(_HEADER):
+        raise Unreadable("it is no SQLite database")
+    # Nobody has it open; SQLite would make such a file, and leave it, in a directory that is not ours.
+    alone = header[-1] == _WAL and not os.path.lexists(f"{file.real}-wal")
+    place = f"file://{quote(os.fsencode(file.real))}?mode=ro{'&immutable=1' if alone else ''}"
+    connection = sqlite3.connect(place, uri=True, isolation_level=None)
+    try:
+        _prepare(connection, reading)
+    except BaseException:
+        connection.close()
+        raise
+    return Database(file, connection, reading)
+
+
+def _prepare(connection: sqlite3.Connection, reading: Reading) -> None:
+    connection.text_factory = _text
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 8 * (reading.max_message_bytes + MAX_DETAIL_BYTES))
+    for statement in ("PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "BEGIN"):
+        connection.execute(statement)
+
+
+def _text(raw: bytes) -> str | _NotText:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return NOT_TEXT
