@@ -4,8 +4,8 @@
 
 A history is turns of a question, two calls of tools with their results, and an answer, about 100 tokens a message. Each
 case is run N times after one run that does not count. The table gives the median, the shortest and the longest time, the
-median per message that was looked at, and its ratio to that of the shortest history: about 1 where time is linear. Nothing is
-asserted; numbers depend on the machine.
+median per message that was looked at, and its ratio to that of the shortest history: about 1 where time is linear.
+Nothing is asserted; numbers depend on the machine.
 """
 
 from __future__ import annotations

@@ -138,11 +138,13 @@ ITEM_A, ITEM_B = call_item("a"), call_item("b")
         ([ITEM_A, ITEM_B, OUT_A], [ITEM_A, ITEM_B, OUT_A], None),
         ([ITEM_B, ITEM_A, OUT_A, ITEM_A], [ITEM_A, OUT_A, ITEM_A], [ITEM_B, OUTPUT, ITEM_A, OUT_A, ITEM_A]),
         ([OUT_A, ITEM_A, OUT_A, OUT_A], [ITEM_A, OUT_A], None),
+        ([ITEM_B, ITEM_A, ITEM_A], [ITEM_A], ...),
         ([REASONING, ITEM_B, USER], [USER], [REASONING, ITEM_B, OUTPUT, USER]),
         ([REASONING, REPLY, REASONING, USER, REASONING], [REASONING, REPLY, USER], None),
         ([{"type": "computer_call", "call_id": "b"}, USER], [USER], [USER]),
         ([{"type": "web_search_call", "id": "ws"}, USER], [{"type": "web_search_call", "id": "ws"}, USER], None),
-        # Other shapes do not answer
+        # Other shapes do not answer, and what they hold comes between
+        ([chat_call("a"), {"type": "web_search_call"}, A, USER], [{"type": "web_search_call"}, USER], ...),
         ([chat_call("a"), output_item("a"), USER, user(result("a"))], [USER], ...),
     ],
 )  # fmt: skip

@@ -182,6 +182,7 @@ HISTORY = [USER, chat_call("a"), A, REPLY, said("2"), reply("2")]
         ([DELIVERY, REPLY, USER], 3, [USER]),
         ([DELIVERY, USER, REPLY], 2, [USER, REPLY]),
         ([COMMAND, REPLY, USER, REPLY], 4, [USER, REPLY]),
+        ([COMMAND, DELIVERY, USER], 3, [reply("news"), USER]),
         ([USER, A, said("2"), reply("2")], 4, [said("2"), reply("2")]),
         ([CHAT, USER, A, said("2"), B, REPLY, said("3")], 6, [said("3")]),
         ([assistant(use("a")), reply("x"), user(result("a"), TEXT), REPLY], 9, [user(TEXT), REPLY]),
@@ -214,6 +215,7 @@ def test_the_token_budget():
     assert context(rows, max_tokens=300) == rows
     assert context(rows, max_tokens=50) == rows[4:]  # over it: the newest row needs its question
     assert context(rows[:5], max_tokens=1) == rows[4:5]  # over it: the newest row is always kept
+    assert context([REPLY], max_tokens=1) == [REPLY]
     assert context([REPLY, fifty("assistant"), fifty("assistant")], max_tokens=60) == [fifty("assistant")]
 
 

@@ -148,10 +148,9 @@ def test_it_is_the_same_when_put_through_again(rows, limits):
 def test_the_history_stays_as_it_was(rows, limits, interrupted):
     """Also when somebody changes the rows of the window."""
     before = deepcopy(rows)
-    for row in context(rows, **limits, timestamps=["t"] * len(rows), interrupted=interrupted):
+    for row in context(rows, **limits, timestamps=["t"] * len(rows), interrupted=interrupted) + paired(rows, interrupted):
         row["role"] = row["content"] = None
         row.pop("tool_calls", None)
-    paired(rows, interrupted)
     assert rows == before
 
 

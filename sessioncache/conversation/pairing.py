@@ -122,11 +122,12 @@ class _Pairing:
         if awaited:
             self._hold(row, awaited)
         if rest:
-            holder = self.holder if awaited else None
+            held = self.holder if awaited else None
             self._close()
-            self.holder = holder
-            self._hold(row, rest)
-            self.holder = None
+            if held is None:
+                self.shown.append({**row, "content": rest})
+            else:
+                held["content"] += rest
 
     def _hold(self, row: Row, content: list[Any]) -> None:
         """Show these blocks in the user row that holds the results of the run; in a copy of `row` if there is none yet."""
@@ -197,11 +198,15 @@ class _Pairing:
         return view[::-1]
 
     def _first_pending(self) -> int:
-        """Where the items begin that may be one response of the model whose calls are being answered."""
+        """Where the items begin that may be one response of the model whose calls are being answered.
+
+        A call whose id was used again belongs to an earlier one.
+        """
         place = len(self.shown)
         while place and is_item(self.shown[place - 1]) and is_output(self.shown[place - 1]):
             place -= 1
-        while place and is_item(self.shown[place - 1]) and _is_response(self.shown[place - 1]):
+        earlier = self.lost.keys() | self.behind.keys()
+        while place and _is_response(self.shown[place - 1]) and place - 1 not in earlier:
             place -= 1
         return place
 
@@ -244,8 +249,8 @@ def _is_reasoning(row: Row) -> bool:
     return is_item(row) and row["type"] == "reasoning"
 
 
-def _is_response(item: Row) -> bool:
-    return bool(item["type"].endswith("_call") or item["type"] == "reasoning")
+def _is_response(row: Row) -> bool:
+    return is_item(row) and bool(row["type"].endswith("_call") or row["type"] == "reasoning")
 
 
 def _may_follow_reasoning(row: Row) -> bool:
