@@ -23,6 +23,7 @@ from sqlalchemy import Connection
 from sessioncache.borders import FOREIGN, translate
 from sessioncache.cli.demo import Results, app_servers, replay, table
 from sessioncache.cli.demo_input import Conversations, read_conversations
+from sessioncache.cli.transfer import export_sessions, import_sessions
 from sessioncache.client import SessionCache
 from sessioncache.config import Settings, settings_from
 from sessioncache.errors import SessionCacheError
@@ -92,6 +93,10 @@ def worker(processes: int | None, log_level: str) -> None:
     number = ["--processes", str(processes)] if processes else []
     command = [sys.executable, "-P", "-m", "workers", "--log-level", log_level, *number]
     os.execv(sys.executable, command)  # noqa: S606 - a fixed program
+
+
+cli.add_command(import_sessions)
+cli.add_command(export_sessions)
 
 
 @cli.group()

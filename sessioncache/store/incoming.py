@@ -1,7 +1,8 @@
 """Sessions that come from another store, written in bulk, past the pending logs.
 
-A session is stored whole in one transaction, or in parts. While parts are missing its row says ``importing``: it is ended,
-no key has it, and whoever imports it again begins it anew. What stands already is left as it is, also a tombstone.
+A session is stored whole in one transaction, or in parts. While parts are missing its row says ``importing`` and counts as
+deleted: nobody finds it, and whoever imports it again begins it anew. What stands already is left as it is, also a
+tombstone.
 
 An imported session becomes current where its key has no session; else it is one of the key's ended ones.
 
@@ -22,13 +23,10 @@ from sessioncache.message import instant
 from sessioncache.schema import messages, sessions
 from sessioncache.store import routes
 from sessioncache.store.columns import message_row
-from sessioncache.store.place import RESERVED
 from sessioncache.store.planned import NewMessage, Route
 from sessioncache.store.statements import chunks, insert_unless_there
 
 IMPORTING, IMPORTED = "importing", "imported"
-# Rows that are made and not yet anybody's session.
-UNFINISHED = (RESERVED, IMPORTING)
 
 
 @dataclass(slots=True)
@@ -135,7 +133,7 @@ def _end(part: Incoming, current: set[str]) -> dict[str, Any]:
 
 
 def _unfinished(part: Incoming) -> dict[str, Any]:
-    return {**part.row, "ended_at": part.row["created_at"], "end_reason": IMPORTING}
+    return {**part.row, "ended_at": part.row["created_at"], "end_reason": IMPORTING, "deleted": True}
 
 
 def _finish(connection: Connection, part: Incoming, current: set[str]) -> int:
@@ -144,5 +142,5 @@ def _finish(connection: Connection, part: Incoming, current: set[str]) -> int:
     found = select(func.count(), func.max(column.created_at)).where(column.session_id == part.session_id)
     count, last = connection.execute(found).one()
     final = update(sessions).where(sessions.c.session_id == part.session_id)
-    connection.execute(final.values(**_end(part, current), **_sums(part, count, last)))
+    connection.execute(final.values(**_end(part, current), **_sums(part, count, last), deleted=False))
     return int(count)

@@ -1,7 +1,7 @@
 """Sessions on their way out: rows as they stand, one session after the other, in bounded memory.
 
-Deleted sessions are left out, and rows that are not yet anybody's session. Within one transaction that sees one snapshot,
-what is given is the store at one moment.
+Deleted sessions are left out, and rows that no key has had as its session yet. Within one transaction that sees one
+snapshot, what is given is the store at one moment.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Text, and_, cast, collate, func, select
 
 from sessioncache.schema import messages, routes, sessions
-from sessioncache.store.incoming import UNFINISHED
+from sessioncache.store.place import RESERVED
 
 # Sessions, and messages, that are in memory at a time.
 SESSIONS, MESSAGES = 200, 500
 JSON_COLUMNS = ("origin", "metadata")
 # What follows from other columns, or is of no use elsewhere.
 DERIVED = frozenset({"state", "title_words", "deleted", "claims", "message_count"})
-COLUMNS = tuple(column.name for column in sessions.c if column.name not in DERIVED)
+COLUMNS = tuple(str(column.name) for column in sessions.c if column.name not in DERIVED)
 
 
 def outgoing(connection: Connection, owner: str | None, session_id: str | None) -> Iterator[Any]:
     """The rows of sessions, by id: `COLUMNS` (JSON as text), and ``version``: that of the key where it is current."""
     column = sessions.c
-    wanted = [~column.deleted, func.coalesce(column.end_reason, "").not_in(UNFINISHED)]
+    wanted = [~column.deleted, func.coalesce(column.end_reason, "") != RESERVED]
     if owner is not None:
         wanted.append(column.owner == owner)
     if session_id is not None:

@@ -69,9 +69,9 @@ class FoundSession:
 
     Attributes:
         current: whether it is its key's current session, where that has none.
-        version: that of its key; 0 for a store that has none.
         columns: of the store's table `sessions`, by name; times aware, costs in billionths, flags as they are.
         messages: oldest first.
+        version: that of its key; 0 for a store that has none.
     """
 
     session_id: str
@@ -79,9 +79,9 @@ class FoundSession:
     current: bool
     created_at: datetime
     updated_at: datetime
-    version: int = 0
     columns: Mapping[str, Any] = field(default_factory=dict)
     messages: Iterator[FoundMessage] = field(default_factory=lambda: iter(()))
+    version: int = 0
 
 
 Reader = Callable[[str, Reading], Iterator[FoundSession]]

@@ -1,0 +1,120 @@
+"""`sessioncache import` and `sessioncache export`: moving in from other stores, and out.
+
+What cannot be read is told on standard error, a line each; progress too, where that is a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+from zoneinfo import ZoneInfo
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from sessioncache.config import settings_from
+from sessioncache.connect import BlockingConnections
+from sessioncache.transfer import exported, hermes, nanobot, odysseus
+from sessioncache.transfer.exporting import write_out
+from sessioncache.transfer.found import Damage, Reading
+from sessioncache.transfer.importing import bring_in
+
+LAYOUTS = {"nanobot": nanobot, "hermes": hermes, "odysseus": odysseus, "jsonl": exported}
+
+
+@contextmanager
+def _connected() -> Iterator[BlockingConnections]:
+    connections = BlockingConnections(settings_from({}))
+    try:
+        yield connections
+    finally:
+        connections.close()
+
+
+def _zone(_context: click.Context, _parameter: click.Parameter, name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError) as error:
+        raise click.BadParameter("name a time zone like UTC or Europe/Berlin.") from error
+
+
+@dataclass(slots=True)
+class _Report:
+    """Tells what cannot be read, and how far it is."""
+
+    progress: Progress
+    task: TaskID
+    damaged: int = 0
+
+    def damage(self, one: Damage) -> None:
+        self.damaged += 1
+        self.progress.console.print(f"{one.file}:{one.line}: {one.why}", markup=False, highlight=False, soft_wrap=True)
+
+    def advance(self, by: int) -> None:
+        self.progress.advance(self.task, by)
+
+
+@contextmanager
+def _reporting(title: str, total: int | None) -> Iterator[_Report]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield _Report(progress, progress.add_task(title, total=total))
+
+
+@click.command("import")
+@click.argument("layout", type=click.Choice(list(LAYOUTS)))
+@click.argument("path", type=click.Path(exists=True))
+@click.option("--dry-run", is_flag=True, help="Read everything, write nothing.")
+@click.option("--zone", default="UTC", show_default=True, callback=_zone, help="That of times that name none.")
+def import_sessions(layout: str, path: str, zone: ZoneInfo, *, dry_run: bool) -> None:
+    """Move sessions in from another store, or from an export (jsonl).
+
+    Sessions that stand already are left as they are, so it can be repeated at any time.
+    """
+    reader = LAYOUTS[layout]
+    with _connected() as connections, _reporting("importing", reader.size(path)) as report:
+        reading = Reading(zone, connections.settings.max_message_bytes, report.damage, report.advance)
+        done = connections.run(bring_in(connections.state, reader.read(path, reading), dry_run=dry_run))
+    verb = "would be added" if dry_run else "added"
+    click.echo(
+        f"{done.sessions} sessions and {done.messages} messages {verb}; {done.there} sessions stood already; "
+        f"{done.repeated} messages were repeats; {report.damaged} lines could not be read"
+    )
+
+
+@contextmanager
+def _written(path: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that takes the place of this one when all is written."""
+    if path is None:
+        yield sys.stdout
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("x", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@click.command("export")
+@click.option("--owner", help="Only this owner's sessions.")
+@click.option("--session", "session_id", help="Only the session of this id.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file; without, standard output.")
+def export_sessions(owner: str | None, session_id: str | None, output: Path | None) -> None:
+    """Write sessions out as JSON lines: all, those of one owner, or one."""
+    with _connected() as connections, _reporting("exporting", None) as report, _written(output) as file:
+        flow = write_out(connections.state, file.write, report.damage, owner=owner, session_id=session_id)
+        done = connections.run(flow)
+    click.echo(f"{done.sessions} sessions and {done.messages} messages exported", err=True)
