@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: test test-long test-oldest demo docs lint types format check clean
+.PHONY: test test-long test-oldest demo bench docs lint types format check clean
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long" -n 2
@@ -24,6 +24,11 @@ docs: $(READY)
 
 demo: $(READY)
 	$(BIN)/sessioncache demo
+
+# What a window costs, and how fast moving in is beside draining. BENCH_POSTGRES=postgresql://… measures that too.
+bench: $(READY)
+	$(BIN)/python benchmarks/window.py
+	$(BIN)/python benchmarks/moving.py $(if $(BENCH_POSTGRES),--postgres $(BENCH_POSTGRES))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,8 +4,8 @@
 
 Each round appends N messages of about 200 bytes to sessions of 50, unmeasured, and measures: the drain into SQL; the
 export; the import of that export into an empty database. The database is SQLite, and the PostgreSQL of the URL if one is
-given: each round takes a schema of its own there, and drops it. The table gives median, least and most messages per second, and the ratio of
-the import to the drain. Nothing is asserted; numbers depend on the machine.
+given: each round takes a schema of its own there, and drops it. The table gives median, least and most messages per
+second, and the ratio to the drain. Nothing is asserted; numbers depend on the machine.
 """
 
 from __future__ import annotations

@@ -106,6 +106,8 @@ def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flo
     size = copy.size + sum(map(len, page))
     whole = Copy(copy.session_id, copy.revision, copy.version, copy.total, raw, len(raw), size)
     found = yield from _read(state, keys, 0, whole)
+    if not copy.length:
+        yield from reading.evict(state, keys)  # it was brought for a change that needed no messages; the next read does
     if len(page) != missing or (found.session_id, found.revision) != (copy.session_id, copy.revision):
         return None
     return _received(state, found, whole) if found.delta else whole

@@ -337,3 +337,17 @@ def test_a_flush_with_a_deadline_says_what_is_left(one_stack, tmp_path):
             with pytest.raises(InvalidInput, match="timeout"):
                 cache.flush(timeout=wrong)
         assert cache.flush(timeout=5).ops == 2
+
+
+def test_a_copy_without_messages_does_not_stay(some_stack):
+    """What a deletion brought hot without the messages makes one read look in SQL, not every one."""
+    with some_stack.cache() as cache, some_stack.cache() as other, some_stack.cache() as third:
+        old = cache.open(KEY)
+        session = old.reset()
+        session.append([{"content": str(n)} for n in range(50)])
+        cache.flush()
+        cache.evict(KEY)
+        assert cache.delete_session(old.session_id)
+        for server, pages in ((other, 1), (third, 0)):
+            assert len(server.get(KEY).history()) == 50
+            assert server.stats().counters["sql_pages"] == pages
