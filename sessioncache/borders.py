@@ -59,8 +59,7 @@ def _from_store(error: store.SQLAlchemyError) -> SessionCacheError:
         return SchemaMismatch("The database lacks a table or column; run `sessioncache db upgrade`.")
     if reason[:2] in _REFUSED_CLASSES or any(reason.startswith(code) for code in _REFUSED_CODES):
         return StoreRefused(
-            f"The database refused an op for its content ({reason}); its session key waits until the cause, such as a "
-            "constraint or a trigger, is mended, and then drains by itself.",
+            f"The database refused a change for its content ({reason}); look for a constraint or a trigger of your own.",
             reason=reason,
         )
     return StoreUnavailable(f"The database could not do it now ({reason}); check that it runs and can be written to.")

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sessioncache.arguments import seconds
+from sessioncache.commit import Drained
 from sessioncache.errors import SessionCacheError, StoreUnavailable
 from sessioncache.flow import Flow, Pause
 from sessioncache.hot import draining
 from sessioncache.repeat import ask, pauses
 from sessioncache.state import State
-from sessioncache.write_behind import Drained, drain_to_end
+from sessioncache.write_behind import drain_to_end
 
 log = logging.getLogger("sessioncache.flushing")
 

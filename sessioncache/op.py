@@ -47,6 +47,7 @@ KINDS = frozenset(
     {APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, RETAIN, REMOVE, EDIT, UPDATE, TOUCH, TELL, START, SWITCH, LEAVE, DELETE}
 )
 
+_HEADER = re.compile(rb"\d+ [\w-]{16} \d+ \d+ [a-z_]+ [^\n]+\n")
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
 
 
@@ -110,7 +111,24 @@ def parse(element: bytes) -> Op:
     version, op_id, left, at_ms, kind, session_id = header.split(b" ", 5)
     if kind.decode() not in KINDS:
         raise ValueError(f"unknown kind of op: {kind!r}")
+    if kind.decode() in MESSAGE_KINDS:
+        payload.partition(b"\n")[0].decode()
     return Op(int(version), op_id.decode(), int(left), int(at_ms), kind.decode(), session_id.decode(), payload)
+
+
+def is_corrupt(element: bytes) -> bool:
+    """Whether an element is no op of any version: neither of this one, nor one that has a header as ops have."""
+    return parsed(element) is None and not (_HEADER.match(element) and _kind(element) not in KINDS)
+
+
+def _kind(element: bytes) -> str:
+    return element.split(b" ", 5)[4].decode(errors="replace")
+
+
+def unversioned(op: Op, left: int) -> bytes:
+    """The element of an op without its version, in a group of which so many follow."""
+    header = f"{op.op_id} {left} {op.at_ms} {op.kind} {op.session_id}\n"
+    return header.encode() + op.payload
 
 
 def parsed(element: bytes) -> Op | None:

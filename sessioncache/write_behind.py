@@ -5,8 +5,9 @@ transaction, acknowledge what the store has. No lock is needed for any of this t
 delivered twice or a worker killed anywhere change nothing, because the store knows which ops it has (I3) and an ack
 removes only what it names (I2).
 
-Store down: nothing is acknowledged and the log waits. Store refuses an op for its content: the batch is applied key by
-key; the key that holds it stops, loudly, and no other does.
+Store down: nothing is acknowledged and the log waits. Store refuses an op for its content: the batch is halved until what
+was appended at once with it stands alone; that goes to the dead letters, and everything else goes on. What is no op at all
+is a dead letter too; an op of a later version of this library stops its key, loudly, and no other.
 
 Assumes that whoever calls has claimed the keys if it wants to work alone; a claim is a courtesy, not a lock.
 """
@@ -18,44 +19,22 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from sessioncache import op
-from sessioncache.errors import CorruptLog, SessionCacheError, StoreRefused, StoreUnavailable
-from sessioncache.flow import Flow, Pause, Ring, Transact
+from sessioncache.commit import Drained, acknowledge, commit, dead, stopped
+from sessioncache.errors import CorruptLog, StoreUnavailable
+from sessioncache.flow import Flow, Pause, Ring
 from sessioncache.hot import draining
 from sessioncache.keys import SessionKeys
+from sessioncache.op import Op
 from sessioncache.repeat import ask, pauses
 from sessioncache.state import State
-from sessioncache.store.apply import apply
 from sessioncache.store.planned import Log, Outcome
 
 log = logging.getLogger("sessioncache.write_behind")
-
-
-@dataclass(slots=True)
-class Drained:
-    """What a drain did.
-
-    Attributes:
-        keys: session keys that were claimed or named.
-        ops: ops removed from pending logs.
-        stopped: keys whose log holds an op that cannot be applied, and why.
-    """
-
-    keys: int = 0
-    ops: int = 0
-    stopped: dict[str, SessionCacheError] = field(default_factory=dict)
-
-    def add(self, other: Drained) -> None:
-        """Count another drain in."""
-        self.keys += other.keys
-        self.ops += other.ops
-        self.stopped.update(other.stopped)
 
 
 def drain_key(state: State, session_key: str) -> Flow[int]:
@@ -82,7 +61,7 @@ def drain_to_end(state: State, keys: Sequence[SessionKeys], end: float = math.in
     while ends and time.monotonic() < end:
         room, drained = Room.of(state), Drained()
         logs = yield from _logs(state, list(ends), room, drained)
-        drained.add((yield from _commit(state, logs)))
+        drained.add((yield from commit(state, logs)))
         total.add(drained)
         reached = {one.session_key: one.ops[-1].version for one in logs}
         # A key without a log was either not looked at, for want of room, or has been drained by another.
@@ -150,13 +129,13 @@ def drain_batch(state: State, partitions: deque[int], mode: str) -> Flow[Drained
         if room.full:
             break
     try:
-        drained.add((yield from _commit(state, logs)))
+        drained.add((yield from commit(state, logs)))
     except StoreUnavailable:
-        yield from _acknowledge(state, [Outcome(keys.session_key, -1) for keys in claimed])
+        yield from acknowledge(state, [Outcome(keys.session_key, -1) for keys in claimed])
         raise
     drained.keys = len(claimed)
     without_log = {keys.session_key for keys in claimed} - {one.session_key for one in logs} - set(drained.stopped)
-    yield from _acknowledge(state, [Outcome(name, -1) for name in without_log])
+    yield from acknowledge(state, [Outcome(name, -1) for name in without_log])
     return drained
 
 
@@ -196,71 +175,38 @@ def _partition(keys: SessionKeys) -> int:
 def _peek(state: State, keys: Sequence[SessionKeys], room: Room, drained: Drained) -> Flow[list[Log]]:
     """The heads of the logs of keys of one partition, as far as there is room, which they take.
 
-    A key whose log begins with what is no op is stopped.
+    What is no op at the head of a log goes to the dead letters; a key whose log begins with an op of a later version of
+    this library is stopped.
     """
     if not keys or room.full:
         return []
     found = yield from draining.peek(state, keys, room.ops, room.bytes)
     room.ops -= sum(map(len, found))
     room.bytes -= sum(len(element) for elements in found for element in elements)
-    logs = [Log(key.session_key, op.readable(elements)) for key, elements in zip(keys, found, strict=True) if elements]
-    for one in logs:
-        if not one.ops:
-            error = CorruptLog(
-                f"The pending log of session key {one.session_key!r} begins with what is no op this version knows; "
-                "upgrade the workers, or look at it with redis-cli."
-            )
-            drained.add(_stopped(state, one.session_key, error))
-    return [one for one in logs if one.ops]
+    logs = []
+    for key, elements in zip(keys, found, strict=True):
+        log_ = yield from _readable(state, key, elements)
+        if log_:
+            logs.append(Log(key.session_key, log_))
+        elif log_ is None:
+            drained.add(stopped(state, key.session_key, _unknown(key.session_key)))
+    return logs
 
 
-def _commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
-    """Apply logs in one transaction and acknowledge it; key by key where the store refuses something."""
-    if not logs:
-        return Drained()
-    work = partial(apply, logs=logs, now=datetime.now(UTC))
-    try:
-        outcomes: list[Outcome] = yield Transact(work, writes=True)
-    except StoreRefused as error:
-        if len(logs) == 1:
-            return _stopped(state, logs[0].session_key, error)
-        drained = Drained()
-        for one in logs:
-            drained.add((yield from _commit(state, [one])))
-        return drained
-    _count(state, outcomes)
-    return Drained(len(outcomes), (yield from _acknowledge(state, outcomes)))
+def _readable(state: State, keys: SessionKeys, elements: Sequence[bytes]) -> Flow[list[Op] | None]:
+    """The ops at the head of a log, once what is no op before them is buried; None for a log that begins with others."""
+    while elements and not (found := op.readable(elements)):
+        corrupt = next((element for element in elements if op.is_corrupt(element)), None)
+        if corrupt is None:
+            return None
+        yield from draining.bury(state, keys, corrupt)
+        dead(state, keys.session_key, 1, "corrupt")
+        (elements,) = yield from draining.peek(state, [keys], state.settings.batch, state.settings.batch_bytes)
+    return found if elements else []
 
 
-def _stopped(state: State, session_key: str, error: SessionCacheError) -> Drained:
-    state.counters.add("refused")
-    log.error("session key is stopped until this is mended: %s", error, extra={"session_key": session_key})
-    return Drained(1, 0, {session_key: error})
-
-
-def _count(state: State, outcomes: Iterable[Outcome]) -> None:
-    add = state.counters.add
-    add("transactions")
-    for outcome in outcomes:
-        add("repeats", outcome.repeats)
-        add("dead_letters", len(outcome.refused))
-        if outcome.renumbered:
-            add("renumbered", outcome.renumbered)
-            log.warning(
-                "Redis came back older than the store: %d ops got new versions",
-                outcome.renumbered,
-                extra={"session_key": outcome.session_key, "version": outcome.version},
-            )
-
-
-def _acknowledge(state: State, outcomes: Sequence[Outcome]) -> Flow[int]:
-    """Acknowledge, one script for each partition; the number of ops removed."""
-    acks: dict[int, list[draining.Ack]] = {}
-    for one in outcomes:
-        keys = state.keyspace.of(one.session_key)
-        acks.setdefault(keys.partition, []).append(draining.Ack(keys, one.applied, one.refused, one.version, one.drop))
-    removed = 0
-    for partition, some in acks.items():
-        removed += sum((yield from draining.ack(state, state.keyspace.of_partition(partition), some)))
-    state.counters.add("ops_drained", removed)
-    return removed
+def _unknown(session_key: str) -> CorruptLog:
+    return CorruptLog(
+        f"The pending log of session key {session_key!r} begins with an op that this version does not know; upgrade the "
+        "workers, or look at it with redis-cli."
+    )

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from sqlalchemy import Engine, event
 
 from sessioncache import AsyncSessionCache, SessionCache, write_behind
+from sessioncache.commit import commit
 from sessioncache.config import Settings
 from sessioncache.connect import BlockingConnections
 from sessioncache.hot import draining
@@ -104,7 +105,7 @@ def drain_slowly(settings: Settings, key: str, pause: float, read: Callable[[], 
         read()
         time.sleep(pause)
         go()
-        yield from write_behind._commit(state, [Log(key, [parse(one) for one in elements])])
+        yield from commit(state, [Log(key, [parse(one) for one in elements])])
 
     connections.run(flow())
     connections.close()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sessioncache import scripts
 from sessioncache.errors import InvalidKey
 from sessioncache.flow import Flow
+from sessioncache.hot.change import full, ring
 from sessioncache.keys import PartitionKeys, SessionKeys, check_session_key
 from sessioncache.repeat import evaluate
 from sessioncache.state import State, ms
@@ -96,6 +97,33 @@ def stats(state: State, partition: PartitionKeys, limit: int) -> Flow[Backlog]:
     dirty, dead, now_ms, since_ms, *session_keys = reply
     overdue = (int(now_ms) - int(since_ms)) / 1000
     return Backlog(dirty, dead, int(now_ms), overdue, _session_keys(session_keys))
+
+
+def bury(state: State, keys: SessionKeys, element: bytes) -> Flow[bool]:
+    """Move what is no op from a pending log to the dead letters; whether it was there."""
+    five = (keys.pending, keys.dirty, keys.dead, keys.meta, keys.history)
+    return bool((yield from evaluate(state, scripts.BURY, five, keys.session_key, element)))
+
+
+def requeue(state: State, keys: SessionKeys, kind: str, elements: Sequence[bytes]) -> Flow[bool | None]:
+    """Put a group of ops at the end of a pending log, with new versions; False for a start where there is a session.
+
+    Raises:
+        Backpressure: the pending log is full.
+    """
+    five = (keys.meta, keys.history, keys.pending, keys.dirty, keys.wake)
+    settings = state.settings
+    reply = yield from evaluate(
+        state, scripts.REQUEUE, five, ms(settings.wake), settings.max_pending, keys.session_key, kind, *elements
+    )
+    match reply[0]:
+        case b"miss":
+            return None
+        case b"full":
+            raise full(keys, reply[1])
+        case b"ok":
+            yield from ring(state, keys, reply[1])
+    return bool(reply[0] == b"ok")
 
 
 def forget_dead(state: State, partition: PartitionKeys, letters: Sequence[bytes]) -> Flow[int]:

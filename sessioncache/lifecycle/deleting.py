@@ -10,17 +10,16 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from sessioncache import flushing, hooks, op, read_through
+from sessioncache import dead, flushing, hooks, read_through
 from sessioncache.errors import HydrationTimeout, SessionNotFound
 from sessioncache.flow import Call, Flow, Transact
-from sessioncache.hot import draining, writing
+from sessioncache.hot import writing
 from sessioncache.hot.change import Busy, Change, Moved
 from sessioncache.keys import check_name
 from sessioncache.lifecycle.handle import Handle, not_current
 from sessioncache.lifecycle.moving import located
 from sessioncache.lifecycle.opening import get_session
 from sessioncache.op import new_op_id
-from sessioncache.repeat import ask
 from sessioncache.state import State
 from sessioncache.store import place
 from sessioncache.write_behind import drain_key
@@ -126,28 +125,6 @@ def delete_owner(state: State, owner: str) -> Flow[Erased]:
             found: place.Place | None = yield Transact(partial(place.place, session_id=session_id), writes=False)
             if (yield from delete_by_id(state, session_id, owner)):
                 erased, messages = erased + 1, messages + (found.message_count if found else 0)
-    dead_letters = yield from forget_dead(state, seen)
+    dead_letters = yield from dead.forget(state, lambda letter: letter.session_id in seen)
     yield Transact(partial(place.forget_owner, owner=owner), writes=True)
     return Erased(erased, messages, dead_letters)
-
-
-def forget_dead(state: State, session_ids: set[str]) -> Flow[int]:
-    """Remove the dead letters of these sessions; how many it were."""
-    total = 0
-    for partition in range(state.settings.partitions):
-        keys = state.keyspace.of_partition(partition)
-        at = 0
-        while True:
-            (letters,) = yield from ask(state, (("LRANGE", keys.dead, at, at + PAGE - 1),))
-            theirs = [letter for letter in letters if _session_of(letter) in session_ids]
-            removed = (yield from draining.forget_dead(state, keys, theirs)) if theirs else 0
-            total += removed
-            if len(letters) < PAGE:
-                break
-            at += PAGE - removed
-    return total
-
-
-def _session_of(letter: bytes) -> str:
-    found = op.parsed(letter.partition(b"\n")[2])
-    return found.session_id if found else ""

@@ -22,15 +22,16 @@ from sessioncache.store.planned import AppliedOp, Log, Outcome, Plan, Standing, 
 from sessioncache.store.statements import chunks, matching
 
 
-def apply(connection: Connection, logs: Sequence[Log], now: datetime) -> list[Outcome]:
+def apply(connection: Connection, logs: Sequence[Log], now: datetime, reason: str = "") -> list[Outcome]:
     """Apply the heads of some keys' pending logs; what became of each, in order.
 
     Args:
         connection: in a transaction that writes.
         logs: one for each key, whole groups.
         now: the time from which op ids are remembered, aware.
+        reason: why none of these ops is to be applied, but remembered as refused; empty: they are applied.
     """
-    made = plan(logs, _standing(connection, logs))
+    made = plan(logs, _standing(connection, logs), reason)
     if made.starts:
         connection.execute(insert(sessions), [details.row_of(key, op) for key, op in made.starts])
     if made.applied_ops:

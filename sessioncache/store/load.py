@@ -6,6 +6,7 @@ one row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from sessioncache.op import remembered
 from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.snapshot import Snapshot
 from sessioncache.store.details import readable_object
+from sessioncache.store.statements import chunks
 
 FIRST_PAGE = 200
 # More messages than any session has.
@@ -182,6 +184,13 @@ def counts(connection: Connection) -> tuple[int, int]:
     total = func.coalesce(func.sum(sessions.c.message_count), 0)
     row = connection.execute(select(func.count(), total).where(~sessions.c.deleted)).one()
     return int(row[0]), int(row[1])
+
+
+def forgive(connection: Connection, names: Sequence[tuple[str, str]]) -> None:
+    """Forget that ops were refused, by session id and op id or message id: they are new from now on."""
+    for some in chunks(names):
+        refused = tuple_(applied_ops.c.session_id, applied_ops.c.op_id).in_(some)
+        connection.execute(delete(applied_ops).where(refused, applied_ops.c.refused))
 
 
 def forget_ops(connection: Connection, before: datetime, limit: int) -> int:

@@ -8,6 +8,7 @@ Rules (design section 5, *Draining*), tried in the protocol's model:
   after the key's, with all that follow, and the hot copy is dropped.
 - An op for a deleted session becomes a dead letter (I6); one for a session that is no longer current is kept under the
   session it was written for. In both cases the hot copy is dropped.
+- An op for a session that the store does not have becomes a dead letter: so did its start.
 - An op for a session that has become another key's becomes a dead letter too; a deletion of it is ignored, because
   whoever deletes looks whether it worked. A session that is not current keeps its order: what comes late for it gets a
   seq after its last one.
@@ -24,7 +25,7 @@ from sessioncache import op as ops
 from sessioncache.op import Op
 from sessioncache.store.planned import Activity, AppliedOp, Kept, Log, NewMessage, Outcome, Plan, Route, Standing
 
-DELETED, MOVED = "session_deleted", "session_moved"
+DELETED, MOVED, MISSING = "session_deleted", "session_moved", "session_missing"
 RESET, SWITCHED = "session_reset", "session_switch"
 
 
@@ -33,22 +34,22 @@ def known_id(op: Op) -> str:
     return ops.message_of(op)[0] if op.kind in ops.MESSAGE_KINDS else op.op_id
 
 
-def plan(logs: Sequence[Log], standing: Standing) -> Plan:
-    """What these logs do to a store that stands so. ``standing`` is brought forward."""
+def plan(logs: Sequence[Log], standing: Standing, reason: str = "") -> Plan:
+    """What these logs do to a store that stands so, which is brought forward. With a reason, their ops are refused."""
     made = Plan()
     for log in logs:
-        _KeyPlan(log.session_key, standing, made).follow(log.ops)
+        _KeyPlan(log.session_key, standing, made, reason).follow(log.ops)
     return made
 
 
 class _KeyPlan:
     """Follows one key's log."""
 
-    def __init__(self, session_key: str, standing: Standing, made: Plan) -> None:
+    def __init__(self, session_key: str, standing: Standing, made: Plan, reason: str) -> None:
         route = standing.routes.get(session_key, Route("", 0))
         self.key, self.standing, self.made = session_key, standing, made
         self.current, self.version = route.session_id, route.version
-        self.outcome = Outcome(session_key, route.version)
+        self.outcome, self.reason = Outcome(session_key, route.version), reason
         self.step = 0
 
     def follow(self, log: Sequence[Op]) -> None:
@@ -76,12 +77,16 @@ class _KeyPlan:
             self.outcome.applied.append(op.name)
 
     def _reason_to_refuse(self, op: Op) -> str:
+        if self.reason:
+            return self.reason
         if op.kind in (ops.LEAVE, ops.DELETE, ops.START):
             return DELETED if op.kind == ops.START and op.session_id in self.standing.deleted else ""
         if op.session_id in self.standing.deleted:
             return DELETED
         key = self.standing.keys.get(op.session_id)
-        return MOVED if key != self.key and (key is not None or op.kind == ops.SWITCH) else ""
+        if key is None:
+            return MISSING
+        return MOVED if key != self.key else ""
 
     def _refuse(self, op: Op, reason: str = DELETED) -> None:
         self.standing.refused.add((op.session_id, known_id(op)))

@@ -1,0 +1,132 @@
+"""From logs that were read to the store: applied in one transaction, and acknowledged.
+
+Where the store refuses an op for its content, the batch is halved until what was appended at once with it stands alone:
+that is remembered as refused, and goes to the dead letters; everything else is applied. Where not even that can be
+remembered, the key is stopped, loudly, and tried again later.
+
+Assumes nothing of who else does the same at the same time: the store knows which ops it has (I3), and an ack removes only
+what it names (I2).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+
+from sessioncache.errors import SessionCacheError, StoreRefused
+from sessioncache.flow import Flow, Transact
+from sessioncache.hot import draining
+from sessioncache.state import State
+from sessioncache.store.apply import apply
+from sessioncache.store.planned import Log, Outcome
+
+log = logging.getLogger("sessioncache.write_behind")
+
+
+@dataclass(slots=True)
+class Drained:
+    """What a drain did.
+
+    Attributes:
+        keys: session keys that were claimed or named.
+        ops: ops removed from pending logs.
+        stopped: keys whose log holds an op that cannot be applied, and why.
+    """
+
+    keys: int = 0
+    ops: int = 0
+    stopped: dict[str, SessionCacheError] = field(default_factory=dict)
+
+    def add(self, other: Drained) -> None:
+        """Count another drain in."""
+        self.keys += other.keys
+        self.ops += other.ops
+        self.stopped.update(other.stopped)
+
+
+def commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
+    """Apply logs in one transaction and acknowledge it; where the store refuses something, the same in halves."""
+    if not logs:
+        return Drained()
+    try:
+        return (yield from _apply(state, logs))
+    except StoreRefused as error:
+        halves = _halves(logs)
+        if not halves:
+            return (yield from _refuse(state, logs[0], error))
+    drained = Drained()
+    for half in halves:
+        drained.add((yield from commit(state, half)))
+    return drained
+
+
+def _apply(state: State, logs: Sequence[Log], reason: str = "") -> Flow[Drained]:
+    work = partial(apply, logs=logs, now=datetime.now(UTC), reason=reason)
+    outcomes: list[Outcome] = yield Transact(work, writes=True)
+    _count(state, outcomes)
+    return Drained(len(outcomes), (yield from acknowledge(state, outcomes)))
+
+
+def _halves(logs: Sequence[Log]) -> list[Sequence[Log]]:
+    """The logs in two parts, in order; of a single log its ops, whole groups; nothing where that cannot be parted."""
+    if len(logs) > 1:
+        return [logs[: len(logs) // 2], logs[len(logs) // 2 :]]
+    key, ops = logs[0].session_key, logs[0].ops
+    ends = [at for at, one in enumerate(ops, 1) if not one.left and at < len(ops)]
+    if not ends:
+        return []
+    middle = min(ends, key=lambda at: abs(at - len(ops) / 2))
+    return [[Log(key, ops[:middle])], [Log(key, ops[middle:])]]
+
+
+def _refuse(state: State, one: Log, error: StoreRefused) -> Flow[Drained]:
+    """Set aside what was appended at once, because the store refuses it."""
+    try:
+        drained = yield from _apply(state, [one], error.reason)
+    except StoreRefused as again:
+        return stopped(state, one.session_key, again)
+    dead(state, one.session_key, len(one.ops), error.reason)
+    return drained
+
+
+def stopped(state: State, session_key: str, error: SessionCacheError) -> Drained:
+    """Count and tell of a key that is stopped."""
+    state.counters.add("refused")
+    log.error("session key is stopped until this is mended: %s", error, extra={"session_key": session_key})
+    return Drained(1, 0, {session_key: error})
+
+
+def _count(state: State, outcomes: Iterable[Outcome]) -> None:
+    add = state.counters.add
+    add("transactions")
+    for outcome in outcomes:
+        add("repeats", outcome.repeats)
+        if outcome.renumbered:
+            add("renumbered", outcome.renumbered)
+            log.warning(
+                "Redis came back older than the store: %d ops got new versions",
+                outcome.renumbered,
+                extra={"session_key": outcome.session_key, "version": outcome.version},
+            )
+
+
+def acknowledge(state: State, outcomes: Sequence[Outcome]) -> Flow[int]:
+    """Acknowledge, one script for each partition; the number of ops removed."""
+    acks: dict[int, list[draining.Ack]] = {}
+    for one in outcomes:
+        keys = state.keyspace.of(one.session_key)
+        acks.setdefault(keys.partition, []).append(draining.Ack(keys, one.applied, one.refused, one.version, one.drop))
+    removed = 0
+    for partition, some in acks.items():
+        removed += sum((yield from draining.ack(state, state.keyspace.of_partition(partition), some)))
+    state.counters.add("ops_drained", removed)
+    return removed
+
+
+def dead(state: State, session_key: str, count: int, reason: str) -> None:
+    """Count and tell of ops that became dead letters."""
+    state.counters.add("dead_letters", count)
+    log.error("%d ops are dead letters: %s", count, reason, extra={"session_key": session_key})

@@ -1,0 +1,192 @@
+"""Dead letters: ops set aside with the reason, because the store refused them or they came for what is gone.
+
+Each stands in the ``dead`` list of its partition until somebody drops it, or retries it: then its group (what was appended
+at once) goes to the end of its key's pending log, as new. A retry that is repeated is found when draining, and does
+nothing. A session's start is only retried where its key has no session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import msgpack
+
+from sessioncache import op as ops
+from sessioncache import read_through
+from sessioncache.arguments import number
+from sessioncache.errors import InvalidInput
+from sessioncache.flow import Flow, Transact
+from sessioncache.hot import draining
+from sessioncache.keys import PartitionKeys
+from sessioncache.message import decode, instant
+from sessioncache.op import MESSAGE_KINDS, Op
+from sessioncache.repeat import ask
+from sessioncache.state import State
+from sessioncache.store import load
+from sessioncache.store.plan import known_id
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An op that was set aside.
+
+    Attributes:
+        at: when.
+        reason: ``session_deleted``, ``session_moved``, ``session_missing``, ``corrupt`` (it is no op), ``payload`` (what it
+            holds cannot be read), or the database's own code.
+        session_id, kind, op_id, version: of the op; empty where it is none.
+        message_id, message: of an append; None for what is none, or cannot be read.
+        raw: the letter as it stands in Redis.
+    """
+
+    at: datetime
+    reason: str
+    session_key: str
+    session_id: str
+    kind: str
+    op_id: str
+    version: int
+    message_id: str | None
+    message: dict[str, Any] | None
+    raw: bytes = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The letter as JSON can say it, without `raw`."""
+        found = {name: getattr(self, name) for name in self.__slots__ if name != "raw"}
+        return found | {"at": self.at.isoformat()}
+
+
+def letters(state: State, session_key: str | None, limit: int) -> Flow[list[DeadLetter]]:
+    """The dead letters of one session key, or of all, oldest first in each partition; ``limit`` of them at most.
+
+    Raises:
+        InvalidInput: the key or the limit is refused.
+    """
+    most = number(limit, "limit", least=1)
+    found: list[DeadLetter] = []
+    for partition in _partitions(state, session_key):
+        at = 0
+        while len(found) < most:
+            page = yield from _page(state, partition, at)
+            wanted = (_letter(raw) for raw in page)
+            found += [one for one in wanted if session_key is None or one.session_key == session_key]
+            if len(page) < PAGE:
+                break
+            at += PAGE
+    return found[:most]
+
+
+def _partitions(state: State, session_key: str | None) -> list[PartitionKeys]:
+    space = state.keyspace
+    named = range(state.settings.partitions) if session_key is None else [space.of(session_key).partition]
+    return [space.of_partition(partition) for partition in named]
+
+
+def _page(state: State, keys: PartitionKeys, at: int) -> Flow[list[bytes]]:
+    (page,) = yield from ask(state, (("LRANGE", keys.dead, at, at + PAGE - 1),))
+    found: list[bytes] = page
+    return found
+
+
+def _letter(raw: bytes) -> DeadLetter:
+    head, _, element = raw.partition(b"\n")
+    at_ms, reason, session_key = (*head.decode(errors="replace").split(" ", 2), "", "")[:3]
+    op = ops.parsed(element)
+    message_id, message = _message(op)
+    return DeadLetter(
+        at=instant(int(at_ms) if at_ms.isdecimal() else 0),
+        reason=reason,
+        session_key=session_key,
+        session_id=op.session_id if op else "",
+        kind=op.kind if op else "",
+        op_id=op.op_id if op else "",
+        version=op.version if op else 0,
+        message_id=message_id,
+        message=message,
+        raw=raw,
+    )
+
+
+def _message(op: Op | None) -> tuple[str | None, dict[str, Any] | None]:
+    if op is None or op.kind not in MESSAGE_KINDS:
+        return None, None
+    message_id, packed = ops.message_of(op)
+    try:
+        return message_id, decode(packed)
+    except (ValueError, msgpack.UnpackException):
+        return message_id, None
+
+
+def forget(state: State, unwanted: Callable[[DeadLetter], bool]) -> Flow[int]:
+    """Remove those of all dead letters that are unwanted; how many it were."""
+    total = 0
+    for keys in _partitions(state, None):
+        at = 0
+        while True:
+            page = yield from _page(state, keys, at)
+            going = [raw for raw in page if unwanted(_letter(raw))]
+            removed = (yield from draining.forget_dead(state, keys, going)) if going else 0
+            total += removed
+            if len(page) < PAGE:
+                break
+            at += PAGE - removed
+    return total
+
+
+def drop(state: State, unwanted: Iterable[DeadLetter]) -> Flow[int]:
+    """Remove these dead letters; how many were still there.
+
+    Raises:
+        InvalidInput: one is no dead letter.
+    """
+    total, given = 0, _given(unwanted)
+    for session_key, some in groupby(given, key=_key):
+        keys = state.keyspace.of_partition(state.keyspace.partition_of(session_key))
+        total += yield from draining.forget_dead(state, keys, [one.raw for one in some])
+    return total
+
+
+def retry(state: State, wanted: Iterable[DeadLetter]) -> Flow[int]:
+    """Let the ops of these dead letters be tried again, as new ones; how many were queued, which are letters no more.
+
+    Raises:
+        InvalidInput: one is no dead letter.
+        StoreUnavailable, Backpressure: what was queued before stays queued.
+    """
+    total = 0
+    for (_, op_id), some in groupby(_given(wanted), key=_group):
+        group = list(some)
+        if op_id and (yield from _requeue(state, group)):
+            total += yield from drop(state, group)
+    return total
+
+
+def _requeue(state: State, group: Sequence[DeadLetter]) -> Flow[bool]:
+    found = [ops.parse(one.raw.partition(b"\n")[2]) for one in group]
+    names = [(op.session_id, known_id(op)) for op in found]
+    yield Transact(partial(load.forgive, names=names), writes=True)
+    keys = state.keyspace.of(group[0].session_key)
+    elements = [ops.unversioned(op, left) for left, op in zip(reversed(range(len(found))), found, strict=True)]
+    return (yield from read_through.warm(state, keys, lambda: draining.requeue(state, keys, found[0].kind, elements)))
+
+
+def _given(letters_: Iterable[DeadLetter]) -> list[DeadLetter]:
+    given = list(letters_)
+    if not all(isinstance(one, DeadLetter) for one in given):
+        raise InvalidInput("It takes dead letters, as `dead_letters` gives them.")
+    return given
+
+
+def _key(letter: DeadLetter) -> str:
+    return letter.session_key
+
+
+def _group(letter: DeadLetter) -> tuple[str, str]:
+    return letter.session_key, letter.op_id
