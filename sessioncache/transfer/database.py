@@ -41,7 +41,7 @@ NOT_TEXT = _NotText()
 def why(error: Exception) -> str:
     """An error in fixed words; SQLite's own would name what stands in the file."""
     if isinstance(error, sqlite3.Error):
-        return f"SQLite cannot read it ({getattr(error, 'sqlite_errorname', 'no reason given')})"
+        return f"SQLite cannot read it ({getattr(error, 'sqlite_errorname', 'its rows are in disorder')})"
     return lines.why(error)
 
 
@@ -95,28 +95,41 @@ class Database:
         while start <= _LARGEST_ROW:
             try:
                 for found in self.connection.execute(statement, (start,)):
-                    start, tried = found[0] + 1, 0
+                    start, tried = _following(found[0], start), 0
                     yield found[0], dict(zip(columns, found[1:], strict=True))
             except sqlite3.Error as error:
-                start, tried = self._after(table, start, tried, error)
+                # Python's cursors are a row ahead: the row before the one that cannot be read was lost with it.
+                single, start, tried = self._single(table, columns, start, tried, why(error))
+                if single is not None:
+                    yield single
             else:
                 return
 
-    def _after(self, table: str, start: int, tried: int, error: sqlite3.Error) -> tuple[int, int]:
-        """Where to go on behind what cannot be read; a row alone if SQLite can name it, else the end of a gap."""
+    def _single(
+        self, table: str, columns: Sequence[str], start: int, tried: int, reason: str
+    ) -> tuple[Row | None, int, int]:
+        """The first row from ``start`` on, if it can be read, and where to go on; if it cannot be named, behind a gap."""
         try:
-            found = self.connection.execute(
-                f'SELECT rowid FROM "{table}" WHERE rowid >= ? ORDER BY rowid LIMIT 1',  # noqa: S608 - ours
-                (start,),
-            ).fetchone()
+            found = self.connection.execute(_statement(table, (), "rowid >= ? ORDER BY rowid LIMIT 1"), (start,)).fetchone()
+            after = _following(found[0], start) if found else _LARGEST_ROW + 1
         except sqlite3.Error:
             if not tried:
-                self.damaged(table, max(start, 1), f"{why(error)}, nor some that follow")
-            return max(start, 0) + max(1, 2 ** (tried - _PATIENCE) if tried > _PATIENCE else 1), tried + 1
+                self.damaged(table, max(start, 1), f"{reason}, nor some that follow")
+            return None, max(start, 0) + 2 ** max(0, tried - _PATIENCE), tried + 1
         if found is None:
-            return _LARGEST_ROW + 1, 0
-        self.damaged(table, found[0], why(error))
-        return found[0] + 1, 0
+            return None, after, 0
+        try:
+            return (found[0], self.row(table, columns, found[0])), after, 0
+        except (sqlite3.Error, Unreadable) as error:
+            self.damaged(table, found[0], why(error))
+            return None, after, 0
+
+
+def _following(row: int, start: int) -> int:
+    """The row after one; a page that was overwritten can claim any, and the same again and again."""
+    if row < start:
+        raise sqlite3.DatabaseError
+    return row + 1
 
 
 def _statement(table: str, columns: Sequence[str], where: str) -> str:

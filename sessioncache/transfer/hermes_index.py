@@ -74,11 +74,10 @@ def report(reading: Reading, number: int, why: str) -> None:
 
 
 def _contents(file: File) -> bytes:
-    with opened(file) as stream:
-        raw = stream.read(MAX_INDEX_BYTES + 1)
-    if len(raw) > MAX_INDEX_BYTES:
+    if file.size > MAX_INDEX_BYTES:
         raise Unreadable("it is too large to be an index")
-    return raw.removeprefix(codecs.BOM_UTF8)
+    with opened(file) as stream:
+        return stream.read(file.size).removeprefix(codecs.BOM_UTF8)
 
 
 def _keep(found: dict[str, Entry], entry: Entry) -> None:
