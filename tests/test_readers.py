@@ -1021,7 +1021,7 @@ def test_a_database_with_spoilt_pages(database, tmp_path):
 
 
 def test_a_database_cut_off(database, tmp_path):
-    """Wherever it ends, nothing is raised, and the loss is reported."""
+    """Wherever it ends, nothing is raised, and the loss is reported; what stands before it is found."""
     written = database.write(tmp_path, 2, 60)
     path = tmp_path / database.file
     whole = path.read_bytes()
@@ -1030,9 +1030,11 @@ def test_a_database_cut_off(database, tmp_path):
         path.write_bytes(whole[:length])
         told = found(database.reader, path)
         assert told.damages
-        counts.append(told.count)
-        assert all(row in written[one] for one, rows in told.content.items() for row in rows)
-    assert max(counts) > 0
+        if length % 4096 == 0:  # SQLite has no checksums: half a page can hold rows that end in zeros
+            counts.append(told.count)
+            assert all(row in written[one] for one, rows in told.content.items() for row in rows)
+    assert counts == sorted(counts)
+    assert counts[len(counts) * 3 // 4] > 30
 
 
 # Whatever a file holds

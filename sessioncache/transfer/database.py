@@ -31,6 +31,12 @@ _SMALLEST_ROW, _LARGEST_ROW = -(2**63), 2**63 - 1
 _PATIENCE = 1000
 
 
+class _Disorder(sqlite3.DatabaseError):
+    """Rows are not in the order of their ids: their page was overwritten or cut off."""
+
+    sqlite_errorname = "SQLITE_CORRUPT"
+
+
 class _NotText:
     """The type of `NOT_TEXT`."""
 
@@ -41,7 +47,7 @@ NOT_TEXT = _NotText()
 def why(error: Exception) -> str:
     """An error in fixed words; SQLite's own would name what stands in the file."""
     if isinstance(error, sqlite3.Error):
-        return f"SQLite cannot read it ({getattr(error, 'sqlite_errorname', 'its rows are in disorder')})"
+        return f"SQLite cannot read it ({getattr(error, 'sqlite_errorname', 'no reason given')})"
     return lines.why(error)
 
 
@@ -98,6 +104,9 @@ class Database:
                     start, tried = _following(found[0], start), 0
                     yield found[0], dict(zip(columns, found[1:], strict=True))
             except sqlite3.Error as error:
+                if isinstance(error, _Disorder):
+                    self._gap(table, start, tried, why(error))
+                    tried += 1
                 # Python's cursors are a row ahead: the row before the one that cannot be read was lost with it.
                 single, start, tried = self._single(table, columns, start, tried, why(error))
                 if single is not None:
@@ -113,10 +122,10 @@ class Database:
             found = self.connection.execute(_statement(table, (), "rowid >= ? ORDER BY rowid LIMIT 1"), (start,)).fetchone()
             after = _following(found[0], start) if found else _LARGEST_ROW + 1
         except sqlite3.Error:
-            if not tried:
-                self.damaged(table, max(start, 1), f"{reason}, nor some that follow")
+            self._gap(table, start, tried, reason)
             return None, max(start, 0) + 2 ** max(0, tried - _PATIENCE), tried + 1
         if found is None:
+            self._gap(table, start, tried, reason)
             return None, after, 0
         try:
             return (found[0], self.row(table, columns, found[0])), after, 0
@@ -124,11 +133,16 @@ class Database:
             self.damaged(table, found[0], why(error))
             return None, after, 0
 
+    def _gap(self, table: str, start: int, tried: int, reason: str) -> None:
+        """Tell of rows that cannot be named, once."""
+        if not tried:
+            self.damaged(table, max(start, 1), f"{reason}, nor some that follow")
+
 
 def _following(row: int, start: int) -> int:
     """The row after one; a page that was overwritten can claim any, and the same again and again."""
     if row < start:
-        raise sqlite3.DatabaseError
+        raise _Disorder
     return row + 1
 
 
@@ -164,8 +178,10 @@ def connected(path: str, reading: Reading) -> Database:
 def _prepare(connection: sqlite3.Connection, reading: Reading) -> None:
     connection.text_factory = _text
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 8 * (reading.max_message_bytes + MAX_DETAIL_BYTES))
-    for statement in ("PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "BEGIN"):
-        connection.execute(statement)
+    # The schema is not written: a file that was cut off is refused otherwise, whatever can still be read in it.
+    for name, value in (("writable_schema", "ON"), ("trusted_schema", "OFF"), ("cell_size_check", "ON")):
+        connection.execute(f"PRAGMA {name} = {value}")
+    connection.execute("BEGIN")
 
 
 def _text(raw: bytes) -> str | _NotText:
