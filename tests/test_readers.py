@@ -270,13 +270,13 @@ def test_memory_is_bounded(kind, tmp_path):
             statement = (
                 f"INSERT INTO {message_table(kind)} (id, session_id, role, content, timestamp) VALUES (?, ?, ?, ?, ?)"
             )
-            rows = ((1000 + at, session_id, "user", "a" * 1000, 1.0 * at) for at in range(50_000))
+            rows = ((1000 + at, session_id, "user", "a" * 10_000, 1.0 * at) for at in range(5000))
             connection.executemany(statement, rows)
     else:
         with next(tmp_path.glob("*.jsonl")).open("a") as file:
-            file.writelines(json.dumps({"role": "user", "content": "a" * 1000}) + "\n" for _at in range(50_000))
+            file.writelines(json.dumps({"role": "user", "content": "a" * 10_000}) + "\n" for _at in range(5000))
     count, damages, used = peak(kind.reader, tmp_path / kind.file)
-    assert (count, damages) == (50_001, 0)
+    assert (count, damages) == (5001, 0)
     assert used < 4 * MEGABYTE
 
 
@@ -338,6 +338,22 @@ def test_only_regular_files_of_the_directory_are_opened(transcripts, tmp_path):
     bad = ["a-loop", "again", "b-loop", "below/up", "dangling", "directory", "out", "pipe", "socket"]
     assert told.places == [(one if one in {"again", "below/up"} else f"{one}.jsonl", 0) for one in bad]
     assert told.advanced == transcripts.reader.size(str(root))
+
+
+def test_a_file_that_becomes_a_pipe(tmp_path):
+    """Between being looked at and being opened: it is refused then, and nobody waits for a writer."""
+    (tmp_path / "file").touch()
+    file = lines.file_at(tmp_path, Path("file"))
+    (tmp_path / "file").unlink()
+    os.mkfifo(tmp_path / "file")
+    with pytest.raises(lines.Unreadable):
+        lines.opened(file)
+    with pytest.raises(lines.Unreadable):
+        lines.file_at(tmp_path, Path("file"))
+    (tmp_path / "file").unlink()
+    (tmp_path / "file").symlink_to("/etc/passwd")
+    with pytest.raises(OSError, match="symbolic"):
+        lines.opened(file)
 
 
 def test_links_within_the_directory_are_followed(tmp_path):

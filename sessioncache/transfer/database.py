@@ -4,7 +4,8 @@ Guarantees: it is opened read-only, in one transaction, so that a store in use i
 beside it; no row is held that is too large to be a message; rows that cannot be read are reported, and those behind them
 are read. Text that is not UTF-8 is `NOT_TEXT`.
 
-Assumption: the tables have row ids, as all have that are not declared ``WITHOUT ROWID``.
+Assumptions: the tables have row ids, as all have that are not declared ``WITHOUT ROWID``; nobody begins to write to a file
+in WAL mode that had no log beside it when it was opened.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def connected(path: str, reading: Reading) -> Database:
         header = stream.read(len(_HEADER) + 3)
     if not header.startswith(_HEADER):
         raise Unreadable("it is no SQLite database")
-    # Nobody has it open; SQLite would make such a file, and leave it, in a directory that is not ours.
+    # Nobody has it open; SQLite would make a log, and leave it, in a directory that is not ours.
     alone = header[-1] == _WAL and not os.path.lexists(f"{file.real}-wal")
     place = f"file://{quote(os.fsencode(file.real))}?mode=ro{'&immutable=1' if alone else ''}"
     connection = sqlite3.connect(place, uri=True, isolation_level=None)
