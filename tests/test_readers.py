@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from sessioncache import schema
 from sessioncache.keys import check_session_key
 from sessioncache.message import decode
-from sessioncache.transfer import hermes, hermes_index, lines, nanobot, odysseus
+from sessioncache.transfer import files, hermes, hermes_index, lines, nanobot, odysseus
 from sessioncache.transfer.found import Damage, FoundSession, Reading
 
 MEGABYTE = 2**20
@@ -343,17 +343,17 @@ def test_only_regular_files_of_the_directory_are_opened(transcripts, tmp_path):
 def test_a_file_that_becomes_a_pipe(tmp_path):
     """Between being looked at and being opened: it is refused then, and nobody waits for a writer."""
     (tmp_path / "file").touch()
-    file = lines.file_at(tmp_path, Path("file"))
+    file = files.file_at(tmp_path, Path("file"))
     (tmp_path / "file").unlink()
     os.mkfifo(tmp_path / "file")
-    with pytest.raises(lines.Unreadable):
-        lines.opened(file)
-    with pytest.raises(lines.Unreadable):
-        lines.file_at(tmp_path, Path("file"))
+    with pytest.raises(files.Unreadable):
+        files.opened(file)
+    with pytest.raises(files.Unreadable):
+        files.file_at(tmp_path, Path("file"))
     (tmp_path / "file").unlink()
     (tmp_path / "file").symlink_to("/etc/passwd")
     with pytest.raises(OSError, match="symbolic"):
-        lines.opened(file)
+        files.opened(file)
 
 
 def test_links_within_the_directory_are_followed(tmp_path):
@@ -457,7 +457,7 @@ def test_times(told, expected):
 )  # fmt: skip
 def test_what_is_no_time(told):
     """It is refused, never guessed."""
-    with pytest.raises(lines.Unreadable):
+    with pytest.raises(files.Unreadable):
         lines.moment(told, timezone(timedelta(hours=1)))
 
 
@@ -466,7 +466,7 @@ def test_a_time_is_one_or_is_refused(told):
     """Whatever is told."""
     try:
         when = lines.moment(told, ZoneInfo("Asia/Kathmandu"))
-    except lines.Unreadable:
+    except files.Unreadable:
         return
     assert when.tzinfo is UTC
 
@@ -485,13 +485,13 @@ def test_the_zone_that_was_named(tmp_path):
 @pytest.mark.parametrize("name", ["", ".", "..", "../x.jsonl", "/etc/passwd", "a/b", "a\\b", "a\0b", "x" * 256, "ü" * 128])
 def test_names_that_lead_elsewhere(name, tmp_path):
     """A name is that of a file in the directory, or refused."""
-    with pytest.raises(lines.Unreadable):
-        lines.inside(tmp_path, name)
+    with pytest.raises(files.Unreadable):
+        files.inside(tmp_path, name)
 
 
 def test_names_that_do_not(tmp_path):
     """Dots alone are no harm."""
-    assert lines.inside(tmp_path, "...jsonl") == tmp_path / "...jsonl"
+    assert files.inside(tmp_path, "...jsonl") == tmp_path / "...jsonl"
 
 
 # Nanobot's headers

@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import quote
 
 from sessioncache.info import MAX_DETAIL_BYTES
-from sessioncache.transfer import lines
+from sessioncache.transfer import files
+from sessioncache.transfer.files import File, Unreadable, file_at, opened
 from sessioncache.transfer.found import Damage, Reading
-from sessioncache.transfer.lines import File, Unreadable, file_at, opened
 
 Row = tuple[int, dict[str, Any]]
 
@@ -49,7 +49,7 @@ def why(error: Exception) -> str:
     """An error in fixed words; SQLite's own would name what stands in the file."""
     if isinstance(error, sqlite3.Error):
         return f"SQLite cannot read it ({getattr(error, 'sqlite_errorname', 'no reason given')})"
-    return lines.why(error)
+    return files.why(error)
 
 
 @dataclass(frozen=True, slots=True)

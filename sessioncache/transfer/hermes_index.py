@@ -16,8 +16,9 @@ from typing import Any
 
 from sessioncache.keys import check_name, check_session_key
 from sessioncache.transfer import columns
+from sessioncache.transfer.files import File, Unreadable, file_at, opened, why
 from sessioncache.transfer.found import Damage, Reading
-from sessioncache.transfer.lines import File, Unreadable, file_at, opened, parsed_object, why
+from sessioncache.transfer.lines import parsed_object
 
 INDEX = "sessions.json"
 MAX_INDEX_BYTES = 2**28

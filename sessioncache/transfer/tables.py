@@ -22,8 +22,9 @@ from sessioncache.errors import InvalidKey
 from sessioncache.keys import check_name
 from sessioncache.message import instant, milliseconds
 from sessioncache.transfer.database import NOT_TEXT, Database, connected, why
+from sessioncache.transfer.files import Unreadable, shown
 from sessioncache.transfer.found import Damage, FoundMessage, FoundSession, Reading
-from sessioncache.transfer.lines import Unreadable, moment, shown
+from sessioncache.transfer.lines import moment
 
 Values = Mapping[str, Any]
 
