@@ -86,6 +86,7 @@ LAYERS = [
     ["sessioncache.transfer.hermes_index", "sessioncache.transfer.transcript", "sessioncache.transfer.tables"],
     ["sessioncache.transfer.columns", "sessioncache.transfer.database"],
     ["sessioncache.transfer.lines"],
+    ["sessioncache.transfer.files"],
     ["sessioncache.transfer.found"],
     ["sessioncache.transfer"],
     ["sessioncache.info"],

@@ -13,7 +13,8 @@ from typing import Any
 from sessioncache import info
 from sessioncache.errors import InvalidInput
 from sessioncache.keys import check_name
-from sessioncache.transfer.lines import Unreadable, moment, parsed
+from sessioncache.transfer.files import Unreadable
+from sessioncache.transfer.lines import moment, parsed
 
 MAX_REASON_CHARACTERS = 64
 

@@ -4,7 +4,8 @@ Guarantees: it is opened read-only, in one transaction, so that a store in use i
 beside it; no row is held that is too large to be a message; rows that cannot be read are reported, and those behind them
 are read. Text that is not UTF-8 is `NOT_TEXT`.
 
-Assumption: the tables have row ids, as all have that are not declared ``WITHOUT ROWID``.
+Assumptions: the tables have row ids, as all have that are not declared ``WITHOUT ROWID``; nobody begins to write to a file
+in WAL mode that had no log beside it when it was opened.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any
 from urllib.parse import quote
 
 from sessioncache.info import MAX_DETAIL_BYTES
-from sessioncache.transfer import lines
+from sessioncache.transfer import files
+from sessioncache.transfer.files import File, Unreadable, file_at, opened
 from sessioncache.transfer.found import Damage, Reading
-from sessioncache.transfer.lines import File, Unreadable, file_at, opened
 
 Row = tuple[int, dict[str, Any]]
 
@@ -29,6 +30,12 @@ _WAL = 2
 _SMALLEST_ROW, _LARGEST_ROW = -(2**63), 2**63 - 1
 # How many rows in a row are tried one by one where nothing can be read, before the steps double.
 _PATIENCE = 1000
+
+
+class _Disorder(sqlite3.DatabaseError):
+    """Rows are not in the order of their ids: their page was overwritten or cut off."""
+
+    sqlite_errorname = "SQLITE_CORRUPT"
 
 
 class _NotText:
@@ -42,7 +49,7 @@ def why(error: Exception) -> str:
     """An error in fixed words; SQLite's own would name what stands in the file."""
     if isinstance(error, sqlite3.Error):
         return f"SQLite cannot read it ({getattr(error, 'sqlite_errorname', 'no reason given')})"
-    return lines.why(error)
+    return files.why(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +102,49 @@ class Database:
         while start <= _LARGEST_ROW:
             try:
                 for found in self.connection.execute(statement, (start,)):
-                    start, tried = found[0] + 1, 0
+                    start, tried = _following(found[0], start), 0
                     yield found[0], dict(zip(columns, found[1:], strict=True))
             except sqlite3.Error as error:
-                start, tried = self._after(table, start, tried, error)
+                if isinstance(error, _Disorder):
+                    self._gap(table, start, tried, why(error))
+                    tried += 1
+                # Python's cursors are a row ahead: the row before the one that cannot be read was lost with it.
+                single, start, tried = self._single(table, columns, start, tried, why(error))
+                if single is not None:
+                    yield single
             else:
                 return
 
-    def _after(self, table: str, start: int, tried: int, error: sqlite3.Error) -> tuple[int, int]:
-        """Where to go on behind what cannot be read; a row alone if SQLite can name it, else the end of a gap."""
+    def _single(
+        self, table: str, columns: Sequence[str], start: int, tried: int, reason: str
+    ) -> tuple[Row | None, int, int]:
+        """The first row from ``start`` on, if it can be read, and where to go on; if it cannot be named, behind a gap."""
         try:
-            found = self.connection.execute(
-                f'SELECT rowid FROM "{table}" WHERE rowid >= ? ORDER BY rowid LIMIT 1',  # noqa: S608 - ours
-                (start,),
-            ).fetchone()
+            found = self.connection.execute(_statement(table, (), "rowid >= ? ORDER BY rowid LIMIT 1"), (start,)).fetchone()
+            after = _following(found[0], start) if found else _LARGEST_ROW + 1
         except sqlite3.Error:
-            if not tried:
-                self.damaged(table, max(start, 1), f"{why(error)}, nor some that follow")
-            return max(start, 0) + max(1, 2 ** (tried - _PATIENCE) if tried > _PATIENCE else 1), tried + 1
+            self._gap(table, start, tried, reason)
+            return None, max(start, 0) + 2 ** max(0, tried - _PATIENCE), tried + 1
         if found is None:
-            return _LARGEST_ROW + 1, 0
-        self.damaged(table, found[0], why(error))
-        return found[0] + 1, 0
+            self._gap(table, start, tried, reason)
+            return None, after, 0
+        try:
+            return (found[0], self.row(table, columns, found[0])), after, 0
+        except (sqlite3.Error, Unreadable) as error:
+            self.damaged(table, found[0], why(error))
+            return None, after, 0
+
+    def _gap(self, table: str, start: int, tried: int, reason: str) -> None:
+        """Tell of rows that cannot be named, once."""
+        if not tried:
+            self.damaged(table, max(start, 1), f"{reason}, nor some that follow")
+
+
+def _following(row: int, start: int) -> int:
+    """The row after one; a page that was overwritten can claim any, and the same again and again."""
+    if row < start:
+        raise _Disorder
+    return row + 1
 
 
 def _statement(table: str, columns: Sequence[str], where: str) -> str:
@@ -136,7 +164,7 @@ def connected(path: str, reading: Reading) -> Database:
         header = stream.read(len(_HEADER) + 3)
     if not header.startswith(_HEADER):
         raise Unreadable("it is no SQLite database")
-    # Nobody has it open; SQLite would make such a file, and leave it, in a directory that is not ours.
+    # Nobody has it open; SQLite would make a log, and leave it, in a directory that is not ours.
     alone = header[-1] == _WAL and not os.path.lexists(f"{file.real}-wal")
     place = f"file://{quote(os.fsencode(file.real))}?mode=ro{'&immutable=1' if alone else ''}"
     connection = sqlite3.connect(place, uri=True, isolation_level=None)
@@ -151,8 +179,10 @@ def connected(path: str, reading: Reading) -> Database:
 def _prepare(connection: sqlite3.Connection, reading: Reading) -> None:
     connection.text_factory = _text
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 8 * (reading.max_message_bytes + MAX_DETAIL_BYTES))
-    for statement in ("PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "BEGIN"):
-        connection.execute(statement)
+    # The schema is not written: a file that was cut off is refused otherwise, whatever can still be read in it.
+    for name, value in (("writable_schema", "ON"), ("trusted_schema", "OFF"), ("cell_size_check", "ON")):
+        connection.execute(f"PRAGMA {name} = {value}")
+    connection.execute("BEGIN")
 
 
 def _text(raw: bytes) -> str | _NotText:

@@ -16,9 +16,10 @@ from sessioncache.errors import InvalidKey
 from sessioncache.keys import check_name, check_session_key
 from sessioncache.transfer import hermes_database, hermes_index, transcript
 from sessioncache.transfer.columns import columns
+from sessioncache.transfer.files import File, Unreadable, files_in, inside, is_directory
 from sessioncache.transfer.found import Damage, FoundSession, Reading
 from sessioncache.transfer.hermes_index import Entry
-from sessioncache.transfer.lines import File, Unreadable, all_lines, files_in, inside, is_directory
+from sessioncache.transfer.lines import all_lines
 from sessioncache.transfer.transcript import Span
 
 

@@ -19,9 +19,10 @@ from typing import Any
 from sessioncache.keys import check_name, check_session_key
 from sessioncache.transfer import columns, hermes_index, tables
 from sessioncache.transfer.columns import Layout
+from sessioncache.transfer.files import Unreadable
 from sessioncache.transfer.found import FoundSession, Reading
 from sessioncache.transfer.hermes_index import Entry
-from sessioncache.transfer.lines import Unreadable, packed, parsed
+from sessioncache.transfer.lines import packed, parsed
 from sessioncache.transfer.tables import About, Values
 
 _JSON = ("tool_calls", "reasoning_details", "codex_reasoning_items", "codex_message_items")

@@ -16,8 +16,9 @@ from typing import Any
 
 from sessioncache.keys import check_name, check_session_key
 from sessioncache.transfer import columns
+from sessioncache.transfer.files import File, Unreadable, file_at, opened, why
 from sessioncache.transfer.found import Damage, Reading
-from sessioncache.transfer.lines import File, Unreadable, file_at, opened, parsed_object, why
+from sessioncache.transfer.lines import parsed_object
 
 INDEX = "sessions.json"
 MAX_INDEX_BYTES = 2**28
@@ -74,11 +75,10 @@ def report(reading: Reading, number: int, why: str) -> None:
 
 
 def _contents(file: File) -> bytes:
-    with opened(file) as stream:
-        raw = stream.read(MAX_INDEX_BYTES + 1)
-    if len(raw) > MAX_INDEX_BYTES:
+    if file.size > MAX_INDEX_BYTES:
         raise Unreadable("it is too large to be an index")
-    return raw.removeprefix(codecs.BOM_UTF8)
+    with opened(file) as stream:
+        return stream.read(file.size).removeprefix(codecs.BOM_UTF8)
 
 
 def _keep(found: dict[str, Entry], entry: Entry) -> None:

@@ -20,8 +20,9 @@ from typing import Any, BinaryIO
 from sessioncache.errors import InvalidKey
 from sessioncache.keys import check_session_key
 from sessioncache.transfer import columns, transcript
+from sessioncache.transfer.files import File, files_in
 from sessioncache.transfer.found import Damage, FoundSession, Reading
-from sessioncache.transfer.lines import File, Row, all_lines, files_in, raw_lines
+from sessioncache.transfer.lines import Row, all_lines, raw_lines
 
 size = transcript.size
 

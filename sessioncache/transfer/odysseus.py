@@ -14,8 +14,9 @@ from typing import Any
 from sessioncache.keys import check_name
 from sessioncache.transfer import columns, tables
 from sessioncache.transfer.columns import Layout
+from sessioncache.transfer.files import Unreadable
 from sessioncache.transfer.found import FoundSession, Reading
-from sessioncache.transfer.lines import Unreadable, packed, parsed
+from sessioncache.transfer.lines import packed, parsed
 from sessioncache.transfer.tables import About, Values
 
 _TIME = columns.time_in(UTC)

@@ -22,8 +22,9 @@ from sessioncache.errors import InvalidKey
 from sessioncache.keys import check_name
 from sessioncache.message import instant, milliseconds
 from sessioncache.transfer.database import NOT_TEXT, Database, connected, why
+from sessioncache.transfer.files import Unreadable, shown
 from sessioncache.transfer.found import Damage, FoundMessage, FoundSession, Reading
-from sessioncache.transfer.lines import Unreadable, moment, shown
+from sessioncache.transfer.lines import moment
 
 Values = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ class Layout:
             ``session_id`` and ``timestamp``.
         by_time: whether messages are ordered by ``timestamp``, then by row; else by row alone.
         zone: that of times that name none; None: what `Reading` says.
-        session: a session without its messages; `ValueError`: it is left out.
+        session: a session without its messages; `InvalidKey`: it is left out.
         message: a message, encoded; `Unreadable`: it is damaged; None: it is not to be found.
         message_id: a message's id, from that of its row.
     """
@@ -183,7 +184,7 @@ def _session(store: _Store, row: int, values: Values, ids: set[str]) -> FoundSes
         ids.add(session_id)
     try:
         session = store.layout.session(values, _about(store, row, session_id))
-    except ValueError:
+    except InvalidKey:
         store.database.damaged(table, row, "the session is left out: its id, key or owner cannot be one")
         return None
     session.messages = _messages(store, session.session_id)

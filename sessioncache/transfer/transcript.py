@@ -8,8 +8,9 @@ from datetime import datetime, tzinfo
 from typing import Any, BinaryIO
 
 from sessioncache.transfer.columns import columns, time_in
+from sessioncache.transfer.files import File, Unreadable, files_in, opened, why
 from sessioncache.transfer.found import Damage, FoundMessage, Reading
-from sessioncache.transfer.lines import File, Row, Unreadable, files_in, json_lines, moment, opened, packed, why
+from sessioncache.transfer.lines import Row, json_lines, moment, packed
 
 SUFFIX = ".jsonl"
 
