@@ -18,6 +18,7 @@ from sessioncache.conversation.platforms import PLATFORMS, Platform
 from sessioncache.conversation.policy import ResetPolicies, ResetPolicy
 from sessioncache.conversation.prompt import HomeChannel, SessionContext, build_session_context_prompt
 from sessioncache.conversation.source import SessionSource
+from sessioncache.dead import DeadLetter
 from sessioncache.errors import (
     Backpressure,
     ConfigurationError,
@@ -67,6 +68,7 @@ __all__ = [
     "ConfigurationError",
     "CorruptLog",
     "CorruptRecord",
+    "DeadLetter",
     "Erased",
     "Flushed",
     "Hit",

@@ -7,20 +7,22 @@ servers).
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
-from datetime import timedelta
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import redis.asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from sessioncache import finding, flushing, housekeeping, ops
+from sessioncache import dead, finding, flushing, housekeeping, ops
 from sessioncache.config import Settings, settings_from
 from sessioncache.connect import AwaitingConnections
 from sessioncache.conversation.source import SessionSource
+from sessioncache.dead import DeadLetter
 from sessioncache.embedded import Opener
-from sessioncache.finding import Hits, Page
+from sessioncache.finding import Hits, Page, Wanted
 from sessioncache.flow import Flow
 from sessioncache.flushing import Flushed
 from sessioncache.housekeeping import Kept
@@ -172,48 +174,29 @@ class AsyncSessionCache:
         """The sessions of a key, current and ended ones, newest activity first."""
         return await self._run(finding.past(self._state, session_key, owner, limit))
 
-    async def list(  # noqa: PLR0913 - all by name
+    async def list(
         self,
         *,
-        owner: str | None = None,
-        platform: str | None = None,
-        active_within: timedelta | None = None,
-        archived: bool | None = False,
-        important: bool | None = None,
-        ended: bool | None = False,
-        key_prefix: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
         summarize: Summarize | None = None,
         fresh: bool = False,
+        **wanted: Unpack[Wanted],
     ) -> Page:
         """A page of sessions, newest activity first, from SQL.
 
         Args:
-            owner: only this owner's sessions.
-            platform: only those of this platform.
-            active_within: only with messages or usage within this time.
-            archived: True, False, or None for both; as ``important`` and ``ended``.
-            important: see ``archived``.
-            ended: see ``archived``.
-            key_prefix: how the session key begins.
             limit: sessions on the page, 1 to 1,000.
             cursor: that of the page before.
             summarize: makes the preview of a message that reports a subagent's result.
             fresh: drain first what is pending.
+            wanted: which sessions, see `Wanted`; without, all but archived and ended ones.
         """
-        wanted = finding.filters(
-            owner=owner, platform=platform, active_within=active_within, archived=archived, important=important,
-            ended=ended, key_prefix=key_prefix,
-        )  # fmt: skip
-        return await self._run(finding.listed(self._state, wanted, limit, cursor, summarize, fresh=fresh))
+        return await self._run(finding.listed(self._state, finding.filters(wanted), limit, cursor, summarize, fresh=fresh))
 
     async def count(self, *, owner: str | None = None, platform: str | None = None, fresh: bool = False) -> int:
         """How many sessions there are, but for archived and ended ones."""
-        wanted = finding.filters(
-            owner=owner, platform=platform, active_within=None, archived=False, important=None, ended=False,
-            key_prefix=None,
-        )  # fmt: skip
+        wanted = finding.filters({"owner": owner, "platform": platform})
         return await self._run(finding.count(self._state, wanted, fresh=fresh))
 
     async def has_any(self, *, owner: str | None = None, besides: str | None = None, fresh: bool = False) -> bool:
@@ -256,6 +239,18 @@ class AsyncSessionCache:
             StoreRefused, CorruptLog: an op cannot be applied; all other keys were drained.
         """
         return await self._run(flushing.flush(self._state, session_key, timeout))
+
+    async def dead_letters(self, session_key: str | None = None, *, limit: int = 1000) -> builtins.list[DeadLetter]:
+        """Ops set aside, of one session key or all, because the store refused them or what they were for is gone."""
+        return await self._run(dead.letters(self._state, session_key, limit))
+
+    async def retry_dead(self, letters: Iterable[DeadLetter]) -> int:
+        """Try their ops again, as new ones at the end; how many were queued. A start only where there is no session."""
+        return await self._run(dead.retry(self._state, letters))
+
+    async def drop_dead(self, letters: Iterable[DeadLetter]) -> int:
+        """Remove dead letters for good; how many were still there."""
+        return await self._run(dead.drop(self._state, letters))
 
     async def stats(self) -> Stats:
         """How the two tiers stand, and what this process did."""

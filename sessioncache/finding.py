@@ -15,6 +15,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TypedDict, cast
 
 from sqlalchemy import Connection
 
@@ -55,39 +56,65 @@ class Page:
     cursor: str | None
 
 
-def filters(
-    *,
-    owner: str | None,
-    platform: str | None,
-    active_within: timedelta | None,
-    archived: bool | None,
-    important: bool | None,
-    ended: bool | None,
-    key_prefix: str | None,
-) -> Filters:
+class Wanted(TypedDict, total=False):
+    """Which sessions; what is not given, or None, asks for nothing in particular, but for `archived` and `ended`.
+
+    Attributes:
+        owner: only this owner's.
+        platform: only those of this platform.
+        active_within: only with messages or usage within this time.
+        archived: True, False (without it), or None for both; as `ended`.
+        important: True, False, or None for both.
+        ended: see `archived`.
+        key_prefix: how the session key begins.
+    """
+
+    owner: str | None
+    platform: str | None
+    active_within: timedelta | None
+    archived: bool | None
+    important: bool | None
+    ended: bool | None
+    key_prefix: str | None
+
+
+def filters(wanted: Wanted) -> Filters:
     """What a list asks for, checked.
 
     Raises:
-        InvalidInput: a value is refused.
+        InvalidInput: a value is refused, or a name unknown.
     """
-    names = {"owner": owner, "platform": platform}
-    if key_prefix is not None:
-        check_session_key(key_prefix)
-    checked = {what: None if name is None else check_name(name, what) for what, name in names.items()}
-    for what, flag in (("archived", archived), ("important", important), ("ended", ended)):
+    unknown = sorted(set(wanted) - set(Wanted.__annotations__))
+    if unknown:
+        raise InvalidInput(
+            f"A list cannot be asked for {', '.join(unknown)}; it can for: {', '.join(Wanted.__annotations__)}."
+        )
+    flags = {
+        what: wanted.get(what, default) for what, default in (("archived", False), ("important", None), ("ended", False))
+    }
+    for what, flag in flags.items():
         if flag is not None and type(flag) is not bool:
             raise InvalidInput(f"{what} is True, False or None for both, not {shown(flag)}.")
-    if active_within is not None and (type(active_within) is not timedelta or active_within < timedelta(0)):
-        raise InvalidInput(f"active_within is a timedelta from 0, not {shown(active_within)}.")
-    since = None if active_within is None else datetime.now(UTC) - min(active_within, timedelta(days=36_500))
+    if (prefix := wanted.get("key_prefix")) is not None:
+        check_session_key(prefix)
+    names = {what: wanted.get(what) for what in ("owner", "platform")}
+    checked = {what: None if name is None else check_name(name, what) for what, name in names.items()}
     return Filters(
         owner=checked["owner"],
         platform=checked["platform"],
-        key_prefix=key_prefix,
-        active_since=since,
-        important=important,
-        states=_states(archived=archived, ended=ended),
+        key_prefix=prefix,
+        active_since=_since(wanted.get("active_within")),
+        important=cast("bool | None", flags["important"]),
+        states=_states(archived=cast("bool | None", flags["archived"]), ended=cast("bool | None", flags["ended"])),
     )
+
+
+def _since(active_within: timedelta | None) -> datetime | None:
+    if active_within is None:
+        return None
+    if type(active_within) is not timedelta or active_within < timedelta(0):
+        raise InvalidInput(f"active_within is a timedelta from 0, not {shown(active_within)}.")
+    return datetime.now(UTC) - min(active_within, timedelta(days=36_500))
 
 
 def _states(*, archived: bool | None, ended: bool | None) -> tuple[str, ...]:

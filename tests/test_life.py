@@ -158,7 +158,7 @@ def test_another_owners_stopped_key(some_stack):
         secret.append(says("a"))
         cache.flush()
         secret.append(says("b"))
-        raw.lset(secret._handle.keys.pending, 0, "nonsense")
+        raw.lset(secret._handle.keys.pending, 0, "9 AAAAAAAAAAAAAAAA 0 5 retitle s\n")
         mine = cache.open("mine", owner="bob")
         mine.append(says("c"))
         for call in (cache.read, cache.resume, cache.info, lambda one, **named: cache.fork(one, "new", **named)):

@@ -18,7 +18,7 @@ from sessioncache.op import Op
 from sessioncache.repeat import evaluate
 from sessioncache.scripts import APPEND
 from sessioncache.state import State
-from sessioncache.store.plan import DELETED, MOVED, plan
+from sessioncache.store.plan import DELETED, MISSING, MOVED, plan
 from sessioncache.store.planned import Log, Route, Standing
 
 
@@ -33,7 +33,7 @@ def make(version, kind, session_id="s", name=None, left=0):
 
 def standing(route=("s", 0), known=(), deleted=()):
     known_of_s = {("s", name): at for name, at in dict(known).items()}
-    return Standing({"k": Route(*route)}, known_of_s, set(), set(deleted), {"s": "k"})
+    return Standing({"k": Route(*route)}, known_of_s, set(), set(deleted), dict.fromkeys(["s", "t", "old"], "k"))
 
 
 def outcome(log, before):
@@ -102,6 +102,26 @@ def test_an_op_for_a_session_that_is_not_current():
     """It is kept under the session it was written for, and the hot copy is dropped."""
     made, found = outcome([make(5, ops.APPEND, "old")], standing(("s", 4)))
     assert (messages_of(made)[0].session_id, found.drop, made.routes["k"]) == ("old", True, Route("s", 5))
+
+
+def test_ops_for_a_session_that_is_not_there():
+    """Its start was refused: so are they, until it is; another session's ops go on."""
+    log = [make(5, ops.APPEND, "lost"), make(6, ops.UPDATE, "lost"), make(7, ops.APPEND)]
+    made, found = outcome(log, standing(("s", 4)))
+    assert (found.refused, found.applied) == ([("5 op5", MISSING), ("6 op6", MISSING)], ["7 op7"])
+    assert [one.session_id for one in messages_of(made)] == ["s"]
+    log = [make(5, ops.APPEND, "lost"), make(6, ops.START, "lost"), make(7, ops.APPEND, "lost")]
+    assert outcome(log, standing(("s", 4)))[1].refused == [("5 op5", MISSING)]
+
+
+def test_ops_that_are_to_be_refused():
+    """All that are new, with the reason; what is known already is not."""
+    logs = [Log("k", [make(5, ops.APPEND), make(6, ops.APPEND), make(7, ops.START, "u"), make(8, ops.DELETE)])]
+    made = plan(logs, standing(("s", 5), known={"m5": 5}), "23514")
+    (found,) = made.outcomes
+    assert (found.applied, found.drop) == (["5 op5"], True)
+    assert found.refused == [("6 op6", "23514"), ("7 op7", "23514"), ("8 op8", "23514")]
+    assert (made.starts, made.steps, made.deletes, made.routes["k"]) == ([], [], {}, Route("s", 5))
 
 
 @given(st.lists(st.sampled_from([ops.APPEND, ops.TOUCH]), min_size=1, max_size=12), st.data())
