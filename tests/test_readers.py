@@ -751,6 +751,20 @@ def test_a_session_of_the_index_without_a_transcript(tmp_path):
     ]
 
 
+def test_transcripts_further_down(tmp_path):
+    """They belong to the index too, unless there is one of the same id directly beside it."""
+    hermes_directory(tmp_path, {"the key": stores.entry_of(0, "down", 3), "other": stores.entry_of(0, "here", 3)}, "here")
+    for name in ("a", "z"):
+        (tmp_path / name).mkdir()
+        hermes_directory(tmp_path / name, {}, "down", "here")
+    (tmp_path / "a" / "here.jsonl").write_text(json.dumps(message("old")))
+    told = found(hermes, tmp_path)
+    assert [session.session_key for session in told.sessions.values()] == ["the key", "other"]
+    assert told.content == {"down": [message("down")], "here": [message("here")]}
+    assert [file for file, _line in told.places] == ["a/here.jsonl", "z/down.jsonl", "z/here.jsonl"]
+    assert told.advanced == hermes.size(str(tmp_path))
+
+
 def test_a_name_that_can_be_no_id(tmp_path):
     """Its transcript is damage."""
     hermes_directory(tmp_path, {}, "a\nb", "fine")
