@@ -820,6 +820,18 @@ def test_keys_of_a_hermes_database(tmp_path):
     assert told.damages == [Damage("sessions.json", 0, "entry 2: it is no JSON object")]
 
 
+def test_what_is_empty_is_absent_and_a_long_reason_none(tmp_path):
+    """Empty text is no value and no damage; a reason has at most 64 characters."""
+    stores.write_hermes_database(tmp_path, 2, 1)
+    path = tmp_path / stores.HERMES_DATABASE
+    changed(path, "UPDATE sessions SET model = '', title = '', cost_status = ''")
+    changed(path, f"UPDATE sessions SET end_reason = '{'x' * 65}' WHERE rowid = 2")
+    told = found(hermes, path)
+    assert told.damages == [Damage("state.db:sessions", 2, "its end_reason cannot be kept and is left out")]
+    for session in told.sessions.values():
+        assert not {"model", "title", "cost_status", "end_reason"} & set(session.columns)
+
+
 def test_rows_of_odysseus_say_what_a_session_is(tmp_path):
     """Key and id are one; headers and rag become metadata."""
     stores.write_odysseus(tmp_path, 2, 4)
