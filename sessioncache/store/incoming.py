@@ -101,7 +101,7 @@ def add(connection: Connection, parts: Sequence[Incoming], now: datetime) -> Sto
         elif not part.first or standing.get(part.session_id, True):
             begun.add(part.session_id)
             wanted.append(part)
-    forget(connection, [session_id for session_id, unfinished in standing.items() if unfinished])
+    forget(connection, [part.session_id for part in wanted if part.first and part.session_id in standing])
     _hold(connection, [part for part in wanted if not part.first])
     counts = _store(connection, wanted, now)
     return Stored(counts, {session_id for session_id, unfinished in standing.items() if not unfinished} | twice)

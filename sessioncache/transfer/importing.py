@@ -147,8 +147,8 @@ class _Intake:
         self.done.sessions += len(stored.complete)
         self.done.messages += sum(stored.complete.values())
         self.done.there += len(stored.there)
-        given = (part.given - stored.complete[part.session_id] for part in parts if part.session_id in stored.complete)
-        self.done.repeated += sum(given)
+        given = {part.session_id: part.given for part in reversed(parts) if part.last}
+        self.done.repeated += sum(given[session_id] - count for session_id, count in stored.complete.items())
         return stored.there
 
     def _write(self, parts: list[Incoming]) -> Flow[Stored]:
@@ -178,11 +178,14 @@ class _Intake:
         """What storing these would do."""
         first = [part.session_id for part in parts if part.first]
         standing: dict[str, bool] = yield Transact(partial(incoming.there, session_ids=first), writes=False)
-        there = {session_id for session_id, unfinished in standing.items() if not unfinished} | (
-            self._rehearsed & set(first)
-        )
-        complete = {part.session_id: part.count for part in parts if part.last and part.session_id not in there}
-        self._rehearsed |= complete.keys()
+        there = {session_id for session_id, unfinished in standing.items() if not unfinished}
+        complete: dict[str, int] = {}
+        for part in parts:
+            if part.first and part.session_id in self._rehearsed:
+                there.add(part.session_id)
+            elif part.session_id not in there:
+                self._rehearsed.add(part.session_id)
+                complete |= {part.session_id: part.count} if part.last else {}
         return Stored(complete, there)
 
     def end(self) -> Flow[None]:
