@@ -108,15 +108,19 @@ def context(
 def _first(rows: Sequence[Row]) -> int:
     """The first position that is legal and a user's turn, or the delivery before one.
 
-    Where a user speaks, but a result without a call comes after the last turn, it is the first turn: that result is left
-    out, instead of all turns. Where no user speaks, it is the first position that is legal.
+    Where a result without a call comes after the last turn, it is the first turn: that result is left out, instead of all
+    turns. (Not an output of the Responses API, whose call may be far before it.) Else it is what is legal behind the turns.
     """
     turns = [is_user_turn(row) and not _is_hidden(row) for row in rows]
     begins = [turn or bool(row.get("_channel_delivery") and any(turns[at + 1 : at + 2]))
               for at, (row, turn) in enumerate(zip(rows, turns, strict=True))]  # fmt: skip
-    fine = legal(rows)
-    both = (at for at, begin in enumerate(begins) if begin and fine[at])
-    return next(both, begins.index(True) if any(begins) else next((at for at, one in enumerate(fine) if one), len(rows)))
+    fine, lenient = legal(rows), legal([row if is_item(row) else {} for row in rows])
+    for allowed in (fine, lenient):
+        for at, begin in enumerate(begins):
+            if begin and allowed[at]:
+                return at
+    last = max((at for at, turn in enumerate(turns) if turn), default=-1)
+    return next((at for at, one in enumerate(fine) if one and at > last), len(rows))
 
 
 def _cut(view: Sequence[Row], messages: int, tokens: int | None, size_limit: int | None, count: Count | None) -> int:
