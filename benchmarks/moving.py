@@ -84,11 +84,11 @@ def round_of(settings: Settings, first: str, second: str, file: Path, messages: 
             session = cache.open(f"bench:{number}")
             session.append([{"role": "user", "content": f"{number} {n} {TEXT}"} for n in range(SESSION)])
         taken["drain"] = seconds(cache.flush)
-        with file.open("w") as out:
+        with file.open("wb") as out:
             taken["export"] = seconds(lambda: cache._run(write_out(cache._state, out.write, print)))  # noqa: SLF001
     into = prepared(settings, second)
     reading = Reading(UTC, into.settings.max_message_bytes, print, lambda _: None)
-    taken["import"] = seconds(lambda: into.run(bring_in(into.state, exported.read(str(file), reading))))
+    taken["import"] = seconds(lambda: into.run(bring_in(into.state, exported.read(str(file), reading), print)))
     into.close()
     return {step: messages / took for step, took in taken.items()}
 

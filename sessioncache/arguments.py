@@ -31,10 +31,10 @@ def whole(value: object, what: str) -> int:
     """A whole number, of either sign.
 
     Raises:
-        InvalidInput: no integer.
+        InvalidInput: no integer, or beyond 2**53.
     """
-    if type(value) is not int:
-        raise InvalidInput(f"{what} is an integer, not {shown(value)}.")
+    if type(value) is not int or abs(value) > MAX_NUMBER:
+        raise InvalidInput(f"{what} is an integer up to 2**53, not {shown(value)}.")
     return value
 
 

@@ -110,7 +110,9 @@ class SessionCache:
         key, wanted = opening.addressed(self._state, session_key, begins)
         return self._as(opening.open_session(self._state, key, wanted, "ensure"))
 
-    def create(self, session_key: str, *, session_id: str | None = None, **begins: Unpack[Begins]) -> Session:
+    def create(
+        self, session_key: str | SessionSource, *, session_id: str | None = None, **begins: Unpack[Begins]
+    ) -> Session:
         """A new session, of an id of the caller's if one is given, under a key that has none.
 
         Raises:

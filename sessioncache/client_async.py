@@ -113,7 +113,9 @@ class AsyncSessionCache:
             opening.open_session(self._state, *opening.addressed(self._state, session_key, begins), "ensure")
         )
 
-    async def create(self, session_key: str, *, session_id: str | None = None, **begins: Unpack[Begins]) -> AsyncSession:
+    async def create(
+        self, session_key: str | SessionSource, *, session_id: str | None = None, **begins: Unpack[Begins]
+    ) -> AsyncSession:
         """A new session, of an id of the caller's if one is given, under a key that has none.
 
         Raises:

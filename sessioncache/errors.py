@@ -85,7 +85,7 @@ class TurnTimeout(SessionCacheError):
 
 
 class HookFailed(SessionCacheError):
-    """A function of the application raised; what it was called about is done all the same."""
+    """A function of the application raised; the sentence says what is done all the same."""
 
 
 class Backpressure(SessionCacheError):

@@ -4,8 +4,7 @@ A flow yields requests to the outside world (evaluate a script, run a transactio
 `run` performs them by blocking, `arun` by awaiting; nothing else in this package knows which. An error of the outside
 world is translated (`borders.py`) and thrown into the flow at the request that met it.
 
-Assumes: every request may fail after it took effect (a lost reply, an unknown commit), so flows repeat only what is
-idempotent.
+Assumes: any request may fail after it took effect (a lost reply, an unknown commit); flows repeat what is idempotent.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import redis.asyncio
@@ -232,8 +232,8 @@ class Blocking:
     def _call(self, request: Call) -> None:
         with _hook(request):
             result = request.function(*request.arguments)
-            if asyncio.iscoroutine(result):
-                asyncio.run(result)
+            if isawaitable(result):
+                asyncio.run(result)  # type: ignore[arg-type]  # what is no coroutine fails as a hook
 
     _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
         Evaluate: _evaluate,
@@ -287,7 +287,7 @@ class Awaiting:
     async def _call(self, request: Call) -> None:
         with _hook(request):
             result = request.function(*request.arguments)
-            if asyncio.iscoroutine(result):
+            if isawaitable(result):
                 await result
 
     _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {

@@ -12,7 +12,7 @@ key                              type    TTL        holds
 ``sc:{P}:dead``                  list    none       dead letters
 ``sc:{P}:holds``                 zset    none       ``<session key>\n<name> <token>`` of each hold, scored by its end
 ``sc:{P}:wake``                  string  seconds    the doorbell: present while a nudge or a drainer is about
-``sc:{P}:titles:<owner>``        string  seconds    who gives unique titles to an owner's sessions (one at a time)
+``sc:{P}:titles:<hash>``         string  seconds    who gives unique titles that begin alike to an owner's sessions
 ``sc:{000}:layout``              hash    none       layout version and number of partitions
 ``sc:schedule``                  string  seconds    who runs the schedule (one at a time)
 ``sc:importing``                 string  seconds    who imports (one at a time)
@@ -31,6 +31,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from zlib import crc32
 
 from sessioncache.errors import InvalidKey
@@ -115,9 +116,10 @@ class Keyspace:
         """The partition of a session key: the same on every server."""
         return crc32(session_key.encode()) % self.partitions
 
-    def titles(self, owner: str) -> str:
-        """The key of who gives unique titles to an owner's sessions; ``""`` for those of no owner."""
-        return f"{self.prefix}:{{{self.partition_of(owner):03d}}}:titles:{owner}"
+    def titles(self, owner: str, base: str) -> str:
+        """The key of who gives unique titles that begin so to an owner's sessions; ``""`` for those of no owner."""
+        name = f"{owner}\n{base}"
+        return f"{self.prefix}:{{{self.partition_of(name):03d}}}:titles:{sha256(name.encode()).hexdigest()[:32]}"
 
     def of_partition(self, partition: int) -> PartitionKeys:
         """The keys of one partition."""

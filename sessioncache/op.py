@@ -12,8 +12,8 @@ event      a message that is no activity                                        
 replace    every message goes; those of its group come                           none
 truncate   the first messages stay                                               how many
 clear      every message goes, and the summary                                   ``0``
-retain     of the messages that were seen a run stays                            ids of its first and last (empty: no run)
-                                                                                 and of the last one seen, by line
+retain     of the messages that were seen a run stays                            seq and id of its first and last, and of
+                                                                                 the last one seen, by line
 remove     one message goes                                                      its id
 edit       one message gets another content                                      ``<message id>\n<msgpack>``
 update     what is known of the session changes                                  ``1`` (activity) or ``0``, then msgpack

@@ -239,5 +239,55 @@ class Conversation:
         long = "x" * 255
         assert cache.open("k1").unique_title(long) == long
         assert [cache.open(f"k{n}").unique_title(long)[-4:] for n in (2, 3)] == ["x #2", "x #3"]
-        with pytest.raises(InvalidInput):
-            first.unique_title("\u200b")
+        spaced = "x" * 243 + " " + "y" * 11
+        given = [cache.open(f"s{n}").unique_title(spaced) for n in range(3)]
+        assert given == [cache.get(f"s{n}").info.title for n in range(3)]
+        assert len(set(given)) == 3
+        assert [cache.open(f"n{n}").unique_title("N #9999999") for n in range(3)] == [
+            "N #9999999", "N #9999999 #2", "N #9999999 #3",
+        ]  # fmt: skip
+        for bad in ("\u200b", "", None, 5, "x" * 256):
+            with pytest.raises(InvalidInput):
+                first.unique_title(bad)
+
+    def test_what_a_context_refuses(self, open_door):
+        """Each wrong limit, and a counter that counts nothing; whatever a message holds, nothing else is raised."""
+        session = open_door().open(KEY)
+        odd = [
+            5,
+            [],
+            {},
+            None,
+            True,
+            "x",
+            1.5,
+            [[]],
+            {"type": ["x"]},
+            {"type": None, "text": 5},
+            {"id": {}, "tool_use_id": []},
+        ]
+        for one in odd:
+            session.append({"role": "assistant", "tool_calls": [one], "content": [one], "name": one, "metadata": one})
+            session.append({"role": one, "type": one, "call_id": one, "tool_call_id": one, "media": one, "content": None})
+            session.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": one}, one]})
+        session.append(said("hello"))
+        for limits in ({}, {"max_tokens": 100}, {"max_bytes": 100}, {"interrupted": "x"}, {"include_timestamps": True}):
+            assert session.context(**limits)[-1]["content"].endswith("hello")
+
+        def fail(_text):
+            raise ZeroDivisionError
+
+        with pytest.raises(HookFailed):
+            session.context(max_tokens=5, count_tokens=fail)
+        for limits in (
+            {"max_messages": 10**5000}, {"max_messages": "x"}, {"max_messages": True}, {"max_tokens": -1},
+            {"max_bytes": 1.5},
+            {"max_tokens": 5, "count_tokens": lambda _: None}, {"max_tokens": 5, "count_tokens": lambda _: -1},
+            {"interrupted": 5}, {"interrupted": b"x"}, {"interrupted": "\ud800"}, {"unknown": 1},
+        ):  # fmt: skip
+            with pytest.raises(InvalidInput):
+                session.context(**limits)
+        for bad in (10**5000, -(10**5000), "x", None, 1.5, True):
+            for call in (session.retain, session.cap):
+                with pytest.raises(InvalidInput):
+                    call(bad)

@@ -83,7 +83,7 @@ def data_of(packed: bytes) -> str:
 
 def stretch(messages: list[tuple], op: Op) -> list[tuple]:
     """What a retain leaves: from its first message to its last, and what came after the last one that it saw."""
-    first, last, seen = op.payload.decode().split("\n")
+    first, last, seen = (end.split(" ", 1)[1] for end in op.payload.decode().split("\n"))
     ids = [one[1] for one in messages]
     after = ids.index(seen) + 1
     return (messages[ids.index(first) : ids.index(last) + 1] if first else []) + messages[after:]

@@ -9,7 +9,15 @@ import pytest
 from contract import contents, said
 from contract_conversation import TURNS
 
-from sessioncache import AsyncSessionCache, HookFailed, SessionCache, SessionMoved, TurnTimeout, VersionConflict
+from sessioncache import (
+    AsyncSessionCache,
+    HookFailed,
+    InvalidInput,
+    SessionCache,
+    SessionMoved,
+    TurnTimeout,
+    VersionConflict,
+)
 from sessioncache.lifecycle import titles
 
 KEY = "telegram:dm:42"
@@ -140,7 +148,7 @@ def test_a_title_is_waited_for_with_a_deadline(one_stack, monkeypatch):
     monkeypatch.setattr(titles, "TIMEOUT", 0.2)
     with one_stack.cache() as cache, one_stack.raw() as raw:
         session = cache.open(KEY, owner="alice")
-        key = cache._state.keyspace.titles("alice")
+        key = cache._state.keyspace.titles("alice", "Trip")
         raw.set(key, "another", px=60_000)
         with pytest.raises(TurnTimeout):
             session.unique_title("Trip")
@@ -148,3 +156,100 @@ def test_a_title_is_waited_for_with_a_deadline(one_stack, monkeypatch):
         monkeypatch.setattr(titles, "TIMEOUT", 5)
         assert session.unique_title("Trip") == "Trip"
         assert not raw.exists(key)
+
+
+@pytest.mark.parametrize("cut", ["retain", "cap"])
+def test_a_late_repeat_at_a_boundary(some_stack, cut):
+    """A repeat of an old message is found when draining; what stays is what was told, in both tiers."""
+    with some_stack.cache() as cache:
+        session = cache.open(KEY)
+        session.append(said("r", role="assistant"), id=["m1"])
+        for n in range(70):
+            session.append(said(str(n), role="assistant"))
+        session.append(said("q"))
+        session.append(said("r", role="assistant"), id=["m1"])
+        for n in range(5):
+            session.append(said(f"n{n}", role="assistant"))
+        if cut == "retain":
+            assert session.retain(2) == 2
+        else:
+            assert session.cap(2) == 75
+        for look in (lambda: None, cache.flush, lambda: cache.evict(KEY)):
+            look()
+            assert contents(session.history()) == ["q", "n0"]
+
+
+def test_one_message_that_is_a_repeat(some_stack):
+    """It is not told as kept and then gone, nor brought back with all before it."""
+    with some_stack.cache() as cache:
+        session = cache.open(KEY)
+        session.append(said("hello"), id=["m1"])
+        for n in range(70):
+            session.append(said(str(n), role="assistant"))
+        session.append(said("hello"), id=["m1"])
+        left = session.retain(1)
+        cache.flush()
+        cache.evict(KEY)
+        assert len(session.history()) == left == 1
+
+
+def test_what_is_consolidated_no_more_is_archived(some_stack):
+    """Somebody moves the pointer back while the archive runs: what goes is archived all the same."""
+    with some_stack.cache() as cache, some_stack.cache() as other:
+        session, archived = cache.open(KEY), []
+        records = session.append(TURNS)
+        session.consolidate(records[5].seq)
+
+        def archive(going):
+            archived.extend(going)
+            if len(archived) <= 2:
+                other.get(KEY).consolidate(0)
+
+        assert session.cap(4, archive=archive) == 8
+        assert sorted(one.seq for one in archived) == [one.seq for one in records[:8]]
+
+
+def test_an_archive_that_gives_a_future(one_stack):
+    """It is waited for: what it raises changes nothing."""
+
+    async def capped():
+        loop = asyncio.get_running_loop()
+        async with AsyncSessionCache(settings=one_stack.settings()) as cache:
+            session = await cache.open(KEY)
+            await session.append(TURNS)
+
+            def fail():
+                raise OSError
+
+            with pytest.raises(HookFailed):
+                await session.cap(6, archive=lambda _: loop.run_in_executor(None, fail))
+            assert len(await session.history()) == 12
+
+    asyncio.run(capped())
+
+
+def test_a_cap_at_another_version_archives_nothing(some_stack):
+    """The version is looked at before the archive, and again by the op."""
+    with some_stack.cache() as cache, some_stack.cache() as other:
+        session, archived = cache.open(KEY), []
+        version = session.append(TURNS)[-1].seq
+        for bad, error in ((1, VersionConflict), ("x", InvalidInput), (10**5000, InvalidInput)):
+            with pytest.raises(error):
+                session.cap(4, archive=archived.extend, expected_version=bad)
+        with pytest.raises(VersionConflict):
+            session.retain(100, expected_version=1)
+        assert archived == []
+        with pytest.raises(VersionConflict):
+            session.cap(4, archive=lambda _: other.get(KEY).update(title="t"), expected_version=version)
+        assert len(session.history()) == 12
+
+
+def test_a_stray_result_takes_nobodys_words_along(some_stack):
+    """A result without a call at the end is left out of a context, and a retain keeps what users said."""
+    with some_stack.cache() as cache:
+        session = cache.open(KEY)
+        session.append([*TURNS, *said("last"), {"role": "tool", "tool_call_id": "gone", "content": "x"}])
+        assert session.context() == [*TURNS, *said("last")]
+        assert session.retain(13) == 12
+        assert contents(session.history())[0] == "question 1"
+        assert session.context()[-1] == said("last")[0]

@@ -10,6 +10,7 @@ import pytest
 from rows import NOON, add, ids, minutes
 from sqlalchemy import text
 
+from sessioncache import HookFailed, InvalidInput
 from sessioncache.store import candidates
 from sessioncache.store.find import Filters, count, has_any, listed, one
 from sessioncache.store.previews import previews, shortened
@@ -181,6 +182,17 @@ def test_previews_begin_with_the_first_user_text(store):
         assert max(map(len, found.values())) == 120
         assert previews(connection, ["subagent"]) == {"subagent": "raw result"}
         assert previews(connection, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("summarize", "error"), [(lambda _: 1 / 0, HookFailed), (lambda _: None, InvalidInput), (lambda _: 5, InvalidInput)]
+)
+def test_a_summary_that_fails(store, summarize, error):
+    """It is told as what it is."""
+    with store.begin() as connection:
+        add(connection, "a", [{"role": "user", "content": "raw", "injected_event": "subagent_result"}])
+        with pytest.raises(error):
+            previews(connection, ["a"], summarize)
 
 
 def test_a_corrupt_message_spoils_no_other_preview(store):

@@ -33,7 +33,7 @@ from stores import (
     write_odysseus,
 )
 
-from sessioncache import SessionCache, SessionDeleted, SessionNotFound, TurnTimeout, Usage
+from sessioncache import SessionCache, SessionDeleted, SessionNotFound, TurnLost, TurnTimeout, Usage
 from sessioncache.cli.main import cli
 from sessioncache.config import Settings, as_environment
 from sessioncache.message import encode
@@ -74,25 +74,26 @@ def found(name: str, *contents: object, key: str = "", **more) -> FoundSession:
     )
 
 
-def brought(cache: SessionCache, *sessions: FoundSession, **named) -> Imported:
+def brought(cache: SessionCache, *sessions: FoundSession, damaged: list[Damage] | None = None, **named) -> Imported:
     """What importing these did."""
-    return cache._run(bring_in(cache._state, sessions, **named))
+    damaged = [] if damaged is None else damaged
+    return cache._run(bring_in(cache._state, sessions, damaged.append, **named))
 
 
 def written(cache: SessionCache, **named) -> str:
     """An export."""
-    lines: list[str] = []
+    lines: list[bytes] = []
     damaged: list[Damage] = []
     cache._run(write_out(cache._state, lines.append, damaged.append, **named))
     assert not damaged
-    return "".join(lines)
+    return b"".join(lines).decode()
 
 
 def read_back(cache: SessionCache, path: Path) -> tuple[Imported, list[Damage]]:
     """What importing an export did."""
     damaged: list[Damage] = []
     reading = Reading(UTC, cache.settings.max_message_bytes, damaged.append, lambda _: None)
-    return cache._run(bring_in(cache._state, exported.read(str(path), reading))), damaged
+    return cache._run(bring_in(cache._state, exported.read(str(path), reading), damaged.append)), damaged
 
 
 def other_store(stack, tmp_path: Path, name: str = "other") -> Settings:
@@ -257,7 +258,8 @@ def test_a_live_session_keeps_its_key(some_stack):
             assert session.append(said("more"))
             assert session.pop()
             old = next(info for info in cache.past(session.key) if info.session_id != session.session_id)
-            assert (old.session_id, old.end_reason, old.ended_at) == (f"old {session.key}", "imported", AT)
+            assert (old.session_id, old.end_reason) == (f"old {session.key}", "imported")
+            assert datetime.now(UTC) - old.ended_at < timedelta(minutes=1)  # as retention counts
             assert cache.read(old.session_id).data() == said("old")
             assert cache.resume(old.session_id).history() == said("old")
         for key in ("gone", "free"):
@@ -324,7 +326,7 @@ def test_one_imports_at_a_time(some_stack):
             raise KeyError("the reader failed")
 
         with pytest.raises(KeyError):
-            cache._run(bring_in(cache._state, sessions()))
+            cache._run(bring_in(cache._state, sessions(), print))
         assert brought(other, found("b", "b")) == Imported(1, 1)
         with some_stack.raw() as raw:
             assert not raw.exists(cache._state.keyspace.importing)
@@ -595,3 +597,264 @@ def test_strange_text_survives(some_stack, runs, tmp_path, layout):
         cache.evict(session.key)
         assert session.history() == rows * 2
         assert len(session.context(max_messages=100)) == len(rows) * 2
+
+
+# What a hostile reading found.
+
+
+def parts_of(name: str, count: int, **columns) -> FoundSession:
+    """A session whose messages come one by one."""
+    messages = (FoundMessage(encode({"n": n}, 99), created_at=AT, consolidated=n < 25) for n in range(count))
+    return FoundSession(name, name, current=True, created_at=AT, updated_at=AT, columns=columns, messages=messages)
+
+
+@pytest.mark.parametrize("then", ["finished by another", "deleted since", "erased"])
+def test_an_import_that_stalled(some_stack, monkeypatch, then):
+    """Its right ran out, and another import took over: it stops, and changes nothing of what stands."""
+    monkeypatch.setattr(importing, "BATCH", 10)
+    with some_stack.cache() as cache, some_stack.cache() as other, some_stack.raw() as raw:
+
+        def stalling() -> Iterator[FoundMessage]:
+            for n in range(40):
+                if n == 25:
+                    raw.delete(cache._state.keyspace.importing)
+                    if then == "erased":
+                        other.delete_owner("alice")
+                    else:
+                        assert brought(other, parts_of("a", 30)) == Imported(1, 30)
+                    if then == "deleted since":
+                        other.delete("a")
+                    elif then == "finished by another":
+                        other.get("a").truncate(3)
+                        other.get("a").append(said("mine"))
+                        other.flush()
+                    raw.delete(cache._state.keyspace.importing)
+                yield FoundMessage(encode({"n": n}, 99), created_at=AT)
+
+        session = parts_of("a", 0, owner="alice")
+        session.messages = stalling()
+        with pytest.raises(TurnLost):
+            brought(cache, session)
+        if then == "finished by another":
+            assert other.get("a").history() == [{"n": 0}, {"n": 1}, {"n": 2}, *said("mine")]
+            assert other.list().sessions[0].info.message_count == 4
+        else:
+            for look in (other.get, other.read, other.info):
+                with pytest.raises(SessionNotFound):
+                    look("a")
+        stored = tables(some_stack.database_url)
+        assert len(stored["messages"]) == (4 if then == "finished by another" else 0)
+        assert not any(row["owner"] for row in stored["sessions"])
+
+
+def test_a_prefix_that_is_longer_than_a_batch(some_stack, monkeypatch):
+    """The consolidated pointer is that of all parts; one beyond the last message counts as its seq."""
+    monkeypatch.setattr(importing, "BATCH", 10)
+    with some_stack.cache() as cache:
+        brought(cache, parts_of("a", 40), found("b", "one", columns={"consolidated_seq": 500}))
+        assert cache.get("a").info.consolidated_seq == 25
+        session = cache.get("key of b")
+        session.append(said("two"))
+        assert session.context() == said("two")
+
+
+def test_a_past_session_with_high_seqs(some_stack):
+    """It makes the hot copy of its key's live session no heavier."""
+    with some_stack.cache() as cache, some_stack.raw() as raw:
+        live = cache.open("k")
+        live.append(said("live"))
+        brought(cache, found("past", *map(str, range(3000)), key="k"))
+        cache.evict("k")
+        assert live.history() == said("live")
+        assert len(raw.hget(cache._state.keyspace.of("k").meta, "ops")) < 5_000
+
+
+def test_a_session_that_comes_twice(some_stack, monkeypatch):
+    """In one batch, or in several: the first one counts, also in a rehearsal."""
+    for batch in (5000, 2):
+        monkeypatch.setattr(importing, "BATCH", batch)
+        with some_stack.cache() as cache:
+            twice = [lambda b=batch: found(f"a{b}", "1", "2", "3"), lambda b=batch: found(f"a{b}", "x", "y", "z", "u")]
+            for dry_run in (True, False):
+                done = brought(cache, *(one() for one in twice), dry_run=dry_run)
+                assert done == Imported(1, 3, there=1)
+            assert cache.read(f"a{batch}").data() == said("1", "2", "3")
+
+
+@pytest.mark.parametrize("reason", ["importing", "importing x", "reserved"])
+def test_reserved_words(some_stack, reason):
+    """A session that says it ended so is an ordinary one: it stands after the first import."""
+    with some_stack.cache() as cache:
+        session = lambda *texts: found("a", *texts, columns={"end_reason": reason, "ended_at": AT})  # noqa: E731
+        ended = session("1", "2")
+        ended.current = False
+        assert brought(cache, ended) == Imported(1, 2)
+        assert brought(cache, session("1")) == Imported(there=1)
+        assert cache.info("a").end_reason == ("importing" if reason == "importing" else "imported")
+        assert '"session_id":"a"' in written(cache)
+        assert cache.resume("a").history() == said("1", "2")
+
+
+def test_the_end_of_time(some_stack):
+    """A message without a time after one at the end of the year 9999."""
+    with some_stack.cache() as cache:
+        last = datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC)
+        messages = [FoundMessage(encode({"n": n}, 99), created_at=last if not n else None) for n in range(3)]
+        session = FoundSession("a", "a", current=True, created_at=last, updated_at=last, messages=iter(messages))
+        assert brought(cache, session) == Imported(1, 3)
+        assert {one.created_at for one in cache.get("a").messages()} == {last}
+
+
+def test_batches_count_rows_too(some_stack, monkeypatch):
+    """Sessions without messages, and with much metadata, come in bounded batches."""
+    with some_stack.cache() as cache:
+        sizes, original = [], cache._connections.driver.perform
+
+        def perform(request):
+            if getattr(getattr(request, "work", None), "func", None) is importing.incoming.add:
+                sizes.append(len(request.work.keywords["parts"]))
+            return original(request)
+
+        cache._connections.driver.perform = perform
+        monkeypatch.setattr(importing, "BATCH", 10)
+        brought(cache, *(found(str(n)) for n in range(35)))
+        assert sizes == [10, 10, 10, 5]
+        monkeypatch.setattr(importing, "BATCH_BYTES", 10_000)
+        sizes.clear()
+        brought(cache, *(found(f"m{n}", columns={"metadata": {"a": "x" * 4000}}) for n in range(7)))
+        assert sizes == [3, 3, 1]
+
+
+def test_a_stopped_key_is_left_out(some_stack):
+    """It is told, all others come in, and it comes in once its log is mended."""
+    with some_stack.cache() as cache, some_stack.raw() as raw:
+        keys = cache._state.keyspace.of("key of b")
+        raw.rpush(keys.pending, b"9 AAAAAAAAAAAAAAAA 0 5 retitle s\n")
+        damaged: list[Damage] = []
+        assert brought(cache, *(found(name, "1") for name in "abc"), damaged=damaged) == Imported(2, 2)
+        assert [one.file for one in damaged] == ["key of b"]
+        raw.delete(keys.pending)
+        assert brought(cache, *(found(name, "1") for name in "abc")) == Imported(1, 1, there=2)
+
+
+def test_much_metadata_comes_back(some_stack, tmp_path):
+    """Put together from many calls, it is more than one may give."""
+    path = tmp_path / "export.jsonl"
+    with some_stack.cache(max_message_bytes=65_536) as cache:
+        session = cache.open("a")
+        for n in range(30):
+            session.update(metadata={f"k{n}": "z" * 60_000})
+        session.append(said("hello"))
+        path.write_text(written(cache))
+        with SessionCache(settings=other_store(some_stack, tmp_path)) as other:
+            assert read_back(other, path) == (Imported(1, 1), [])
+            assert len(other.get("a").info.metadata) == 30
+
+
+def test_rows_that_were_damaged_by_hand(one_stack, runs_on, tmp_path):
+    """They are told and left out; all others are exported, and the exit status says so."""
+    bodies = ['{"content":NaN}', '{"content":1e999}', '{"content":"\\ud800"}', "[1]", "{", "\\xff"]
+    with one_stack.cache() as cache:
+        session = cache.open("a", metadata={"a": 1})
+        session.append(said(*map(str, range(8))))
+        cache.open("b").append(said("b"))
+        cache.flush()
+    with closing(sqlite3.connect(one_stack.database_url.removeprefix("sqlite:///"))) as connection, connection:
+        for seq, body in enumerate(bodies, 2):
+            value = "CAST(x'7bff7d' AS TEXT)" if body == "\\xff" else "?"
+            connection.execute(f"UPDATE messages SET body = {value} WHERE seq = {seq} AND text != 'b'",
+                               () if "CAST" in value else (body,))  # fmt: skip
+        connection.execute("UPDATE sessions SET metadata = '{\"a\": NaN}' WHERE session_key = 'a'")
+    status, out, err = runs_on(one_stack, "export")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["data"]["content"] for line in lines if line["type"] == "message"] == ["6", "7", "b"] or len(lines) == 6
+    assert (status, len(err.splitlines())) == (1, 8)
+    assert "2 sessions and 3 messages exported; 7 could not be read" in err
+
+
+@pytest.fixture
+def runs_on():
+    """Runs a command in a process of its own: its exit status, output and errors."""
+
+    def run(stack, *arguments: str, **options):
+        environment = {**os.environ, **as_environment(stack.settings()), **options.pop("environment", {})}
+        command = [sys.executable, "-c", "from sessioncache.cli.main import main; main()", *map(str, arguments)]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False, **options)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    return run
+
+
+def test_what_the_commands_answer(one_stack, runs_on, tmp_path):
+    """A sentence and an exit status for each wrong path, zone and output; no traceback, no file left."""
+    with one_stack.cache() as cache:
+        cache.open("a").append(said("ü"))
+        cache.flush()
+    (tmp_path / "empty").mkdir()
+    fails = {
+        ("import", "jsonl", tmp_path / "empty"): (1, "No session was found"),
+        ("import", "nanobot", tmp_path / "empty"): (1, "No session was found"),
+        ("import", "odysseus", tmp_path / "empty"): (1, "No session was found"),
+        ("import", "nanobot", tmp_path / "nowhere"): (2, "does not exist"),
+        ("import", "nanobot", tmp_path / "empty", "--zone", "Nowhere"): (2, "time zone"),
+        ("export", "--output", tmp_path / "no" / "where"): (1, "cannot be written"),
+        ("export", "--output", tmp_path / ("x" * 250)): (0, "exported"),
+        ("export", "--session", "nobody"): (1, "There is no session nobody"),
+    }
+    for arguments, (expected, sentence) in fails.items():
+        status, _, err = runs_on(one_stack, *arguments)
+        assert (status, "Traceback" in err) == (expected, False), err
+        assert sentence in err
+    assert not list(tmp_path.glob(".*"))
+    _, plain, _ = runs_on(one_stack, "export")
+    assert runs_on(one_stack, "export", environment={"PYTHONIOENCODING": "latin-1", "LC_ALL": "C"})[1] == plain
+    assert "ü" in plain
+    if Path("/dev/full").exists():
+        status, _, err = runs_on(one_stack, "export", "--output", "/dev/full")
+        assert (status, "cannot be written" in err) == (1, True)
+
+
+def test_an_output_that_is_no_plain_file(one_stack, runs_on, tmp_path):
+    """A link's target is replaced, not the link; a pipe is written to."""
+    with one_stack.cache() as cache:
+        cache.open("a").append(said("hello"))
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    assert runs_on(one_stack, "export", "--output", link)[0] == 0
+    assert link.is_symlink()
+    assert "hello" in target.read_text()
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        assert runs_on(one_stack, "export", "--output", pipe)[0] == 0
+        assert b"hello" in reader.stdout.read()
+    assert pipe.is_fifo()
+
+
+def test_numbers_at_the_edge(some_stack, tmp_path):
+    """What leaves no room for more is damage; a column that cannot be kept takes nothing else along."""
+    with some_stack.cache() as cache:
+        brought(cache, found("a", "1", "2"))
+        head, line, *messages = written(cache).splitlines()
+    odd = {
+        "version": 2**53,
+        "last_seq": 2**53,
+        "input_tokens": 2**53,
+        "model": "x" * 256,
+        "end_reason": "y" * 65,
+        "title": "\n",
+    }
+    with SessionCache(settings=other_store(some_stack, tmp_path)) as other:
+        for number, (name, value) in enumerate(odd.items()):
+            session = {**json.loads(line), name: value, "session_id": str(number), "session_key": f"k{number}"}
+            renamed = [json.dumps({**json.loads(one), "session_id": str(number)}) for one in messages]
+            path = tmp_path / f"{name}.jsonl"
+            path.write_text("\n".join([head, json.dumps(session), *renamed]) + "\n")
+            done, damaged = read_back(other, path)
+            assert len(damaged) == (3 if name == "version" else 1), damaged
+            if name != "version":
+                assert done == Imported(1, 2)
+                again = other.get(f"k{number}")
+                first, second = (one.seq for one in again.append(said("3", "4")))
+                assert 2 < first == second - 1 < 9
+                again.record_usage(input_tokens=5)

@@ -24,6 +24,7 @@ from turns import (
 
 from sessioncache.conversation.calls import calls, is_user_turn, legal_start, results
 from sessioncache.conversation.pairing import paired
+from sessioncache.conversation.window import context
 
 
 @pytest.mark.parametrize(
@@ -175,3 +176,30 @@ FOUND = {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}
 def test_tools_of_the_server(rows, left):
     """They are answered by the model's own rows; one without the other goes once a user has spoken."""
     assert paired(rows) == (rows if left is None else left)
+
+
+@pytest.mark.parametrize("interrupted", [None, "stopped"])
+def test_what_no_provider_can_pair_is_left_out(interrupted):
+    """Items without a call id, results in an assistant row, roles of long ago, rows without a role."""
+    user = {"role": "user", "content": "hello"}
+    odd = [
+        {"type": "function_call", "name": "f", "arguments": "{}"},
+        {"type": "function_call", "call_id": None, "name": "f", "arguments": "{}"},
+        {"role": "assistant", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "x"}]},
+        {"role": "function", "name": "f", "content": "x"},
+        {"foo": 1},
+        {"role": None},
+        {"role": 5, "content": "x"},
+        {"type": 5},
+    ]
+    rows = [row for one in odd for row in (user, one)] + [user]
+    assert context(rows, interrupted=interrupted) == [user] * 9
+
+
+def test_a_cut_through_a_server_tool():
+    """Where no user speaks, a result that the cut leaves without its call goes too."""
+    call = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    result = {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}
+    text = {"type": "text", "text": "done"}
+    rows = [{"role": "assistant", "content": [text, call]}, {"role": "assistant", "content": [result, text]}]
+    assert context(rows, max_tokens=5) == [{"role": "assistant", "content": [text]}]

@@ -448,3 +448,20 @@ def test_a_home_channel_is_whole(name, value):
     assert HomeChannel("telegram", -100200300, "Family") == HOMES[0]
     with pytest.raises(InvalidInput, match=name):
         HomeChannel(**{"platform": "x", "chat_id": "1", "name": "y"} | {name: value})
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "+15551234567",
+        "\uff0b\uff11\uff15\uff15\uff15\uff11\uff12\uff13\uff14\uff15\uff16\uff17",
+        "+\u0661\u0665\u0665\u0665\u0661\u0662\u0663\u0664\u0665\u0666\u0667",
+        "+\u00b9\u2075\u2075\u2075\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077",
+    ],
+)
+def test_an_id_in_other_digits(spelled):
+    """Wide, Arabic or raised: it is the same number, also where the text is cut."""
+    for text in (f"Bob {spelled}", " " * 4088 + f"x {spelled}"):
+        shown = display(text, hidden=["+15551234567"])
+        assert "5551" not in shown
+        assert not any(one in shown for one in ("\uff15\uff15", "\u0665\u0665", "\u2075\u2075"))

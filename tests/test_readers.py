@@ -751,6 +751,20 @@ def test_a_session_of_the_index_without_a_transcript(tmp_path):
     ]
 
 
+def test_transcripts_further_down(tmp_path):
+    """They belong to the index too, unless there is one of the same id directly beside it."""
+    hermes_directory(tmp_path, {"the key": stores.entry_of(0, "down", 3), "other": stores.entry_of(0, "here", 3)}, "here")
+    for name in ("a", "z"):
+        (tmp_path / name).mkdir()
+        hermes_directory(tmp_path / name, {}, "down", "here")
+    (tmp_path / "a" / "here.jsonl").write_text(json.dumps(message("old")))
+    told = found(hermes, tmp_path)
+    assert [session.session_key for session in told.sessions.values()] == ["the key", "other"]
+    assert told.content == {"down": [message("down")], "here": [message("here")]}
+    assert [file for file, _line in told.places] == ["a/here.jsonl", "z/down.jsonl", "z/here.jsonl"]
+    assert told.advanced == hermes.size(str(tmp_path))
+
+
 def test_a_name_that_can_be_no_id(tmp_path):
     """Its transcript is damage."""
     hermes_directory(tmp_path, {}, "a\nb", "fine")
@@ -804,6 +818,18 @@ def test_keys_of_a_hermes_database(tmp_path):
     told = found(hermes, path)
     assert [one.session_key for one in told.sessions.values()] == ["beside", "hermes:2026_00001"]
     assert told.damages == [Damage("sessions.json", 0, "entry 2: it is no JSON object")]
+
+
+def test_what_is_empty_is_absent_and_a_long_reason_none(tmp_path):
+    """Empty text is no value and no damage; a reason has at most 64 characters."""
+    stores.write_hermes_database(tmp_path, 2, 1)
+    path = tmp_path / stores.HERMES_DATABASE
+    changed(path, "UPDATE sessions SET model = '', title = '', cost_status = ''")
+    changed(path, f"UPDATE sessions SET end_reason = '{'x' * 65}' WHERE rowid = 2")
+    told = found(hermes, path)
+    assert told.damages == [Damage("state.db:sessions", 2, "its end_reason cannot be kept and is left out")]
+    for session in told.sessions.values():
+        assert not {"model", "title", "cost_status", "end_reason"} & set(session.columns)
 
 
 def test_rows_of_odysseus_say_what_a_session_is(tmp_path):

@@ -283,7 +283,9 @@ def test_the_size():
         ([USER, CHAT, A, B, REPLY, REPLY], 3, range(3)),
         ([REPLY] * 5, 3, range(2, 5)),
         ([CHAT, A, B, REPLY], 3, range(3, 4)),
-        ([USER, A, REPLY, REPLY], 3, range(2, 3)),
+        ([USER, A, REPLY, REPLY], 3, range(3)),  # not without what the user said
+        ([USER, REPLY, USER, A], 3, range(2, 4)),
+        ([USER, A, USER, REPLY], 3, range(2, 4)),
         ([USER, REPLY], 2, range(2)),
         ([USER, REPLY], 9, range(2)),
         ([USER, REPLY], 0, range(0)),

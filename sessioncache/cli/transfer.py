@@ -6,12 +6,14 @@ What cannot be read is told on standard error, a line each; progress too, where 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
 import click
@@ -25,6 +27,7 @@ from sessioncache.transfer.exporting import write_out
 from sessioncache.transfer.found import Damage, Reading
 from sessioncache.transfer.importing import bring_in
 
+TERMINATED = 128 + signal.SIGTERM
 LAYOUTS = {"nanobot": nanobot, "hermes": hermes, "odysseus": odysseus, "jsonl": exported}
 
 
@@ -40,7 +43,7 @@ def _connected() -> Iterator[BlockingConnections]:
 def _zone(_context: click.Context, _parameter: click.Parameter, name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise click.BadParameter("name a time zone like UTC or Europe/Berlin.") from error
 
 
@@ -78,34 +81,50 @@ def import_sessions(layout: str, path: str, zone: ZoneInfo, *, dry_run: bool) ->
 
     Sessions that stand already are left as they are, so it can be repeated at any time.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     reader = LAYOUTS[layout]
     with _connected() as connections, _reporting("importing", reader.size(path)) as report:
         reading = Reading(zone, connections.settings.max_message_bytes, report.damage, report.advance)
-        done = connections.run(bring_in(connections.state, reader.read(path, reading), dry_run=dry_run))
+        done = connections.run(bring_in(connections.state, reader.read(path, reading), report.damage, dry_run=dry_run))
     verb = "would be added" if dry_run else "added"
     click.echo(
         f"{done.sessions} sessions and {done.messages} messages {verb}; {done.there} sessions stood already; "
         f"{done.repeated} messages were repeats; {report.damaged} lines could not be read"
     )
+    if not done.sessions and not done.there:
+        raise click.ClickException(f"No session was found; see whether PATH is what a {layout} import takes.")
+
+
+class _Unwritable(Exception):
+    """The output cannot be written: apart from what the tiers raise."""
 
 
 @contextmanager
-def _written(path: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that takes the place of this one when all is written."""
-    if path is None:
-        yield sys.stdout
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _written(path: Path | None) -> Iterator[Callable[[bytes], None]]:
+    """What writes to standard output, or to a file that takes the place of this one when all is written."""
+    path = path and path.resolve()
+    part = (
+        path.with_name(f".{path.name[:100]}.{os.getpid()}.part") if path and (path.is_file() or not path.exists()) else path
+    )
     try:
-        with part.open("x", encoding="utf-8", newline="") as file:
-            yield file
+        with part.open("wb") if part else nullcontext(sys.stdout.buffer) as file:
+            yield partial(_write, file)
             file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        if path and part and part != path:
+            part.replace(path)
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}.") from error
+        raise _Unwritable from error
     finally:
-        part.unlink(missing_ok=True)
+        if part and part != path:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _write(file: BinaryIO, line: bytes) -> None:
+    try:
+        file.write(line)
+    except OSError as error:
+        raise _Unwritable from error
 
 
 @click.command("export")
@@ -114,7 +133,18 @@ def _written(path: Path | None) -> Iterator[TextIO]:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file; without, standard output.")
 def export_sessions(owner: str | None, session_id: str | None, output: Path | None) -> None:
     """Write sessions out as JSON lines: all, those of one owner, or one."""
-    with _connected() as connections, _reporting("exporting", None) as report, _written(output) as file:
-        flow = write_out(connections.state, file.write, report.damage, owner=owner, session_id=session_id)
-        done = connections.run(flow)
-    click.echo(f"{done.sessions} sessions and {done.messages} messages exported", err=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        with _connected() as connections, _reporting("exporting", None) as report, _written(output) as write:
+            flow = write_out(connections.state, write, report.damage, owner=owner, session_id=session_id)
+            done = connections.run(flow)
+    except _Unwritable as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None
+        why = getattr(error.__cause__, "strerror", None)
+        raise click.ClickException(f"The output cannot be written: {why}; what stood there is as it was.") from error
+    click.echo(
+        f"{done.sessions} sessions and {done.messages} messages exported; {report.damaged} could not be read", err=True
+    )
+    if report.damaged:
+        sys.exit(1)

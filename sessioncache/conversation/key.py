@@ -72,6 +72,8 @@ def build_session_key(
     Raises:
         InvalidKey: the namespace is not text, or is empty; or the key would be over 512 bytes.
     """
+    if not isinstance(source, SessionSource):
+        raise InvalidKey(f"A session key is built from a SessionSource, not {shown(source)}.")
     if type(namespace) is not str or not namespace:
         raise InvalidKey(f"The namespace must be a str that is not empty, not {shown(namespace)}.")
     chat, participant = source.chat_id, source.user_id_alt or source.user_id

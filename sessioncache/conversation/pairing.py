@@ -31,7 +31,7 @@ from sessioncache.conversation.calls import (
     text_id,
 )
 from sessioncache.conversation.clean import says_nothing
-from sessioncache.conversation.shapes import THINKING, Row, blocks, is_item
+from sessioncache.conversation.shapes import ITEM_FIELDS, THINKING, Row, blocks, is_item
 
 # The item that answers a call with a text, by the type of the call. Others are answered by more than a text.
 _OUTPUTS = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
@@ -89,6 +89,8 @@ class _Pairing:
 
     def _item(self, item: Row) -> None:
         call, result = item_call_id(item), item_result_id(item)
+        if call is None and "call_id" in ITEM_FIELDS.get(item["type"], ()) and not is_output(item):
+            return
         if is_output(item) and (result is None or self.items.pop(result, None) is None):
             return
         if call is not None:
@@ -146,6 +148,8 @@ class _Pairing:
             name = text_id(block.get("id"))
             if name is None or self.blocks.setdefault(name, position) != position:
                 self._lose(self.caller, "content", position)
+        for position, _ in blocks(row, "tool_result"):
+            self._lose(self.caller, "content", position)
         self._server_calls(row)
 
     def _server_calls(self, row: Row) -> None:

@@ -63,8 +63,16 @@ def display(text: str, *, hidden: Iterable[str] = ()) -> str:
         text: a name, topic or id.
         hidden: ids that must not be seen in it; their hashes stand for them, in parentheses.
     """
-    seen = _without(_visible(text[:_MAX_READ]), hidden)[:MAX_SHOWN_CHARACTERS].rstrip(f" {_JOINERS}")
+    ids = tuple(hidden)
+    read = text if len(text) <= _MAX_READ else text[:_MAX_READ].rpartition(" ")[0] if ids else text[:_MAX_READ]
+    seen = _without(_visible(_plain(read) if ids else read), ids)[:MAX_SHOWN_CHARACTERS].rstrip(f" {_JOINERS}")
     return _MARKUP.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(seen, ensure_ascii=False))
+
+
+def _plain(text: str) -> str:
+    """The text with letters and digits as most write them, so that an id is found in whatever form it stands."""
+    spelled = unicodedata.normalize("NFKC", text)
+    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in spelled)
 
 
 def _visible(text: str) -> str:
@@ -74,7 +82,7 @@ def _visible(text: str) -> str:
 
 def _without(text: str, ids: Iterable[str]) -> str:
     """The text with what stands for an id in place of each of these."""
-    spelled = {form: redacted_chat(one) for one in ids for form in _forms(one)}
+    spelled = {form: redacted_chat(one) for one in ids for form in _forms(_plain(one))}
     forms = sorted(spelled, key=len, reverse=True)
     if not forms:
         return text

@@ -61,6 +61,9 @@ class SessionContext:
     Attributes:
         connected_platforms: by their names, those on which this agent can be reached.
         created_at, updated_at: of the session.
+
+    Raises:
+        InvalidInput: platforms or home channels are something else.
     """
 
     source: SessionSource
@@ -70,6 +73,14 @@ class SessionContext:
     session_id: str
     created_at: datetime
     updated_at: datetime
+
+    def __post_init__(self) -> None:
+        """Refuse what the block cannot tell."""
+        for name, kind in (("connected_platforms", str), ("home_channels", HomeChannel)):
+            given = getattr(self, name)
+            if not isinstance(given, tuple | list) or not all(isinstance(one, kind) for one in given):
+                raise InvalidInput(f"{name} is a tuple of {kind.__name__}.")
+            object.__setattr__(self, name, tuple(given))
 
     def to_dict(self) -> dict[str, Any]:
         """The context as JSON can say it, ids as they are; times in ISO 8601."""

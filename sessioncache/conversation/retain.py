@@ -16,7 +16,8 @@ def retained(rows: Sequence[Row], limit: int) -> range:
 
     They are the newest `limit` rows, from the first user's turn among these on. Where no user speaks among them, it is
     the *latest* user's turn and what follows it, so that the newest rows may go: of a question and ten answers, limit 4
-    keeps the question and the first three. Results at the beginning whose calls are gone go too.
+    keeps the question and the first three. Results at the beginning whose calls are gone go too, but never all that users
+    said.
 
     Args:
         rows: the whole history, oldest first.
@@ -29,4 +30,6 @@ def retained(rows: Sequence[Row], limit: int) -> range:
     if start is None:
         start = next((at for at in reversed(range(newest)) if is_user_turn(rows[at])), newest)
     stop = min(start + limit, len(rows))
-    return range(start + legal_start(rows[start:stop]), stop)
+    kept = range(start + legal_start(rows[start:stop]), stop)
+    lost = is_user_turn(rows[start]) and not any(is_user_turn(rows[at]) for at in kept)
+    return range(start, stop) if lost else kept

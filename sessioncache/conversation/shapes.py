@@ -13,8 +13,9 @@ from typing import Any
 Row = Mapping[str, Any]
 
 # The types of content blocks that are text for a reader, and of those that only the model that wrote them needs.
-TEXTS = frozenset({"text", "input_text", "output_text"})
-THINKING = frozenset({"thinking", "redacted_thinking"})
+# Tuples, since a type may be anything that JSON can say.
+TEXTS = ("text", "input_text", "output_text")
+THINKING = ("thinking", "redacted_thinking")
 
 CHAT_FIELDS = frozenset(
     {"role", "content", "tool_calls", "tool_call_id", "name", "reasoning_content", "thinking_blocks"},

@@ -3,8 +3,9 @@
 In this order:
 
 1. the newest `max_messages` rows;
-2. of these, the rows from the first user's turn on that leaves no result whose call is gone, and the proactive delivery
-   just before it, if there is one; where no user speaks, as many rows as leave no such result;
+2. of these, the rows from the first user's turn on (with the proactive delivery just before it, if there is one) that
+   leaves no result behind whose call is gone; from the first turn on where each does; as many as leave no such result where
+   no user speaks;
 3. without what only people see: commands, and the chatter of a display;
 4. what assistants said, cleaned; what users said, with its media and, on request, its time;
 5. without assistant rows that say nothing;
@@ -32,10 +33,12 @@ from typing import Any
 from sessioncache.conversation.calls import is_user_turn, legal, legal_start
 from sessioncache.conversation.clean import annotated, clean, is_blank
 from sessioncache.conversation.pairing import paired
-from sessioncache.conversation.shapes import Row, sent
+from sessioncache.conversation.shapes import Row, is_item, sent
 from sessioncache.conversation.tokens import Count, estimated, size
 
 MAX_MESSAGES = 120
+
+_NOT_SENT = ("", "session_meta", "function")
 
 
 def visible(
@@ -62,10 +65,11 @@ def _shown(row: Row, time: str | None) -> dict[str, Any]:
 
 
 def _is_hidden(row: Row) -> bool:
-    """Whether only people see it."""
-    metadata = row.get("metadata")
+    """Whether only people see it, or no provider takes it: it has no role and is no item, or is of a shape long gone."""
+    metadata, role = row.get("metadata"), row.get("role")
     chatter = isinstance(metadata, dict) and metadata.get("source") == "slash"
-    return chatter or bool(row.get("_command")) or row.get("role") == "session_meta"
+    unknown = not is_item(row) and (not isinstance(role, str) or role in _NOT_SENT)
+    return chatter or bool(row.get("_command")) or unknown
 
 
 def context(
@@ -102,13 +106,21 @@ def context(
 
 
 def _first(rows: Sequence[Row]) -> int:
-    """The first position that is legal and a user's turn, or the delivery before one; behind the last turn, just legal."""
+    """The first position that is legal and a user's turn, or the delivery before one.
+
+    Where a result without a call comes after the last turn, it is the first turn: that result is left out, instead of all
+    turns. (Not an output of the Responses API, whose call may be far before it.) Else it is what is legal behind the turns.
+    """
     turns = [is_user_turn(row) and not _is_hidden(row) for row in rows]
+    begins = [turn or bool(row.get("_channel_delivery") and any(turns[at + 1 : at + 2]))
+              for at, (row, turn) in enumerate(zip(rows, turns, strict=True))]  # fmt: skip
+    fine, lenient = legal(rows), legal([row if is_item(row) else {} for row in rows])
+    for allowed in (fine, lenient):
+        for at, begin in enumerate(begins):
+            if begin and allowed[at]:
+                return at
     last = max((at for at, turn in enumerate(turns) if turn), default=-1)
-    for at, fine in enumerate(legal(rows)):
-        if fine and (at > last or turns[at] or (rows[at].get("_channel_delivery") and turns[at + 1])):
-            return at
-    return len(rows)
+    return next((at for at, one in enumerate(fine) if one and at > last), len(rows))
 
 
 def _cut(view: Sequence[Row], messages: int, tokens: int | None, size_limit: int | None, count: Count | None) -> int:
@@ -130,5 +142,5 @@ def _from_turn(view: list[dict[str, Any]], cut: int) -> list[dict[str, Any]]:
     """
     turns = [at for at, fine in enumerate(legal(view)) if fine and is_user_turn(view[at])]
     if not turns:
-        return view[cut + legal_start(view[cut:]) :]
+        return paired(view[cut + legal_start(view[cut:]) :])
     return view[turns[min(bisect_left(turns, cut), len(turns) - 1)] :]

@@ -82,16 +82,19 @@ def change(
         case b"busy":
             return Busy()
         case b"conflict":
-            raise VersionConflict(
-                f"The version is {int(reply[1])}, not {expected}; read again and decide anew.",
-                expected=int(expected or 0),
-                current=int(reply[1]),
-            )
+            raise conflict(int(expected or 0), int(reply[1]))
         case b"lost":
             raise TurnLost(f"The turn in {keys.session_key!r} ran out, or another server has it; nothing was written.")
         case b"full":
             raise full(keys, reply[1])
     return reply
+
+
+def conflict(expected: int, current: int) -> VersionConflict:
+    """The error for another version than the caller expects."""
+    return VersionConflict(
+        f"The version is {current}, not {expected}; read again and decide anew.", expected=expected, current=current
+    )
 
 
 def full(keys: SessionKeys, pending: int) -> Backpressure:

@@ -87,12 +87,13 @@ class Stretch:
     """Messages that stay, of those that were seen.
 
     Attributes:
-        revision: as it was seen.
+        revision, consolidated_seq: as they were seen.
         first, last, seen: seq and message id of the first that stays, of the last, and of the last one seen.
         gone: how many of those seen go.
     """
 
     revision: str
+    consolidated_seq: int
     first: tuple[int, str]
     last: tuple[int, str]
     seen: tuple[int, str]
@@ -102,9 +103,10 @@ class Stretch:
 def retain(state: State, keys: SessionKeys, terms: Change, kept: Stretch) -> Flow[int | Changed | Moved | Busy | None]:
     """Keep a stretch of the messages that were seen, and what came since; how many are left."""
     ends = (kept.first, kept.last, kept.seen)
-    payload = "\n".join(message_id for _, message_id in ends)
+    payload = "\n".join(f"{seq} {message_id}" for seq, message_id in ends)
     seqs = (seq for seq, _ in ends)
-    reply = yield from change(state, scripts.RETAIN, keys, terms, kept.revision, *seqs, kept.gone, payload)
+    seen = (kept.revision, kept.consolidated_seq)
+    reply = yield from change(state, scripts.RETAIN, keys, terms, *seen, *seqs, kept.gone, payload)
     if not isinstance(reply, list):
         return reply
     if reply[0] == b"changed":

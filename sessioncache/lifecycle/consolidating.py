@@ -3,8 +3,9 @@
 The *consolidated pointer* is a seq: what stands at it or below it was summarised, and is not sent to a model any more. A
 seq does not shift when messages go, so nothing has to follow it.
 
-What is retained is decided here, by what was read, and happens only if no message was changed meanwhile (the revision is
-the same); messages that were appended meanwhile stay. Else it is read and decided again.
+What is retained is decided here, by what was read once all of it was in the store (a repeat of an older message is known as
+one only then), and happens only if no message was changed meanwhile (the revision is the same) and no less is consolidated;
+messages that were appended meanwhile stay. Else it is read and decided again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from sessioncache.conversation.calls import is_user_turn
 from sessioncache.conversation.retain import retained
 from sessioncache.flow import Call, Flow
 from sessioncache.hot import writing
+from sessioncache.hot.change import conflict
+from sessioncache.hot.reading import Found
 from sessioncache.hot.writing import Changed, Stretch
 from sessioncache.lifecycle import messages
 from sessioncache.lifecycle.details import consolidated
@@ -26,6 +29,7 @@ from sessioncache.lifecycle.handle import Handle, changed, standing
 from sessioncache.message import Record
 from sessioncache.read_through import View
 from sessioncache.state import State
+from sessioncache.write_behind import drain_key
 
 Archive = Callable[[list[Record]], Any]
 
@@ -51,6 +55,7 @@ def retain(state: State, handle: Handle, count: int, expected_version: int | Non
         yield from messages.clear(state, handle, expected_version)
         return 0
     while True:
+        yield from drain_key(state, handle.keys.session_key)
         view = yield from _newest(state, handle, count)
         stay = retained(view.messages.data(), count)
         left = yield from _keep(state, handle, view, stay, expected_version)
@@ -67,10 +72,12 @@ def cap(state: State, handle: Handle, limit: int, archive: Archive | None, expec
         HookFailed: ``archive`` raised; nothing was changed.
         SessionMoved, SessionDeleted, VersionConflict, TurnLost, Backpressure: as for `append`.
     """
+    handle.change(expected_version)
     if whole(limit, "limit") <= 0:
         return 0
     archived: dict[str, Record] = {}
-    while (yield from standing(state, handle)).total > limit:
+    while (yield from _standing(state, handle, expected_version)).total > limit:
+        yield from drain_key(state, handle.keys.session_key)
         view = yield from messages.view(state, handle, None)
         stay = retained(view.messages.data(), limit)
         if archive is not None:
@@ -101,14 +108,23 @@ def _keep(state: State, handle: Handle, view: View, stay: range, expected_versio
     """Keep a run of the messages of a view, and what came since; how many are left, None if messages were changed since."""
     terms = handle.change(expected_version)
     if len(stay) == view.total:
+        yield from _standing(state, handle, expected_version)
         return view.total
     seen = _name(view.messages[-1])
     first = _name(view.messages[stay[0]]) if stay else (seen[0] + 1, "")
     last = _name(view.messages[stay[-1]]) if stay else (seen[0], "")
-    kept = Stretch(view.revision, first, last, seen, gone=view.total - len(stay))
+    kept = Stretch(view.revision, view.consolidated_seq, first, last, seen, gone=view.total - len(stay))
     attempt = partial(writing.retain, state, handle.keys, terms, kept)
     left = cast("int | Changed", (yield from changed(state, handle, attempt)))
     return None if isinstance(left, Changed) else left
+
+
+def _standing(state: State, handle: Handle, expected_version: int | None) -> Flow[Found]:
+    """Where the handle's session stands, at the version that is expected."""
+    found = yield from standing(state, handle)
+    if expected_version is not None and found.version != expected_version:
+        raise conflict(expected_version, found.version)
+    return found
 
 
 def _name(record: Record) -> tuple[int, str]:

@@ -8,9 +8,8 @@ from functools import partial
 from typing import TypeVar, cast
 
 from sessioncache import read_through
-from sessioncache.arguments import shown
+from sessioncache.arguments import number
 from sessioncache.errors import (
-    InvalidInput,
     SessionCacheError,
     SessionDeleted,
     SessionMoved,
@@ -43,8 +42,8 @@ class Handle:
         Raises:
             InvalidInput: no version.
         """
-        if expected_version is not None and (type(expected_version) is not int or expected_version < 0):
-            raise InvalidInput(f"expected_version is an integer from 0, not {shown(expected_version)}.")
+        if expected_version is not None:
+            number(expected_version, "expected_version")
         return Change(self.session_id, new_op_id(), expected_version, self.turn)
 
 

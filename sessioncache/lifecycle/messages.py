@@ -9,8 +9,9 @@ from typing import Any, TypedDict, cast
 from sessioncache import read_through
 from sessioncache.arguments import number, whole
 from sessioncache.conversation import window
+from sessioncache.conversation.source import text_of
 from sessioncache.conversation.tokens import Count
-from sessioncache.errors import InvalidKey, InvalidMessage
+from sessioncache.errors import HookFailed, InvalidInput, InvalidKey, InvalidMessage
 from sessioncache.flow import Flow
 from sessioncache.hot import writing
 from sessioncache.hot.change import Moved
@@ -154,14 +155,31 @@ def context(
         InvalidInput: a limit is refused.
         SessionMoved, SessionDeleted: the handle's session is not current any more.
     """
-    most = whole(max_messages, "max_messages")
-    for name in ("max_tokens", "max_bytes"):
-        if limits.get(name) is not None:
-            number(limits[name], name)
+    most, checked = whole(max_messages, "max_messages"), _checked(limits)
     found = yield from view(state, handle, most if most > 0 else window.MAX_MESSAGES)
     records = [one for one in found.messages if one.seq > found.consolidated_seq]
     times = [_time_of(one) for one in records] if timestamps else None
-    return window.context([one.data for one in records], max_messages=most, timestamps=times, **limits)
+    return window.context([one.data for one in records], max_messages=most, timestamps=times, **checked)
+
+
+def _checked(limits: Limits) -> Limits:
+    unknown = sorted(set(limits) - set(Limits.__annotations__))
+    if unknown:
+        raise InvalidInput(f"A context has no {', '.join(unknown)}; it has {', '.join(Limits.__annotations__)}.")
+    for name in ("max_tokens", "max_bytes"):
+        if limits.get(name) is not None:
+            number(limits[name], name)
+    text_of(limits.get("interrupted"), "interrupted")
+    count = limits.get("count_tokens")
+    return limits if count is None else {**limits, "count_tokens": partial(_counted, count)}
+
+
+def _counted(count: Count, text: str) -> int:
+    try:
+        tokens: object = count(text)
+    except Exception as error:
+        raise HookFailed(f"count_tokens raised {type(error).__name__}; nothing was changed.") from error
+    return number(tokens, "What count_tokens gives")
 
 
 def _time_of(record: Record) -> str:

@@ -32,6 +32,8 @@ from sessioncache.op import new_op_id
 from sessioncache.state import State
 
 FOUND, NEW = "found", "new"
+MAX_ORIGIN_NAME = 1000
+_NAMES = ("chat_name", "user_name", "chat_topic")
 NO_POLICY = policy.ResetPolicies()
 
 
@@ -98,15 +100,16 @@ def details(**begins: Unpack[Begins]) -> Details:
 def addressed(state: State, where: str | SessionSource, begins: Begins) -> tuple[str, Details]:
     """The session key of a source, or the key itself; and what a session begins with there, checked.
 
-    A source is the origin of a session that begins there, and gives its platform, chat type and display name, unless those
-    are given.
+    A source is the origin of a session that begins there (its names cut at 1,000 characters: others chose them), and gives
+    its platform, chat type and display name, unless those are given.
 
     Raises:
         InvalidInput: a value is refused, or the key would be too long.
     """
     if not isinstance(where, SessionSource):
         return where, details(**begins)
-    known: Begins = {"origin": where.to_dict(), "platform": where.platform, "chat_type": where.chat_type}
+    names = {name: value[:MAX_ORIGIN_NAME] for name in _NAMES if (value := getattr(where, name))}
+    known: Begins = {"origin": {**where.to_dict(), **names}, "platform": where.platform, "chat_type": where.chat_type}
     if name := info.clean_title((where.chat_name or "")[: info.MAX_TITLE_CHARACTERS]):
         known["display_name"] = name
     given = {name: value for name, value in begins.items() if value is not None}

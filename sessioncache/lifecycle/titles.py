@@ -1,7 +1,7 @@
 """Titles that are unique among the sessions of an owner.
 
-One process at a time gives such titles to an owner's sessions, and what it gave is in the store before the next one begins.
-Titles that were set otherwise count as far as the store has them.
+One process at a time gives titles that begin alike to an owner's sessions, and what it gave is in the store before the next
+one begins, unless the store is away. Titles that were set otherwise count as far as the store has them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sessioncache.write_behind import drain_key
 # How long one process may take, in seconds, and how long the next one waits for it.
 EXCLUSIVE, TIMEOUT = 10.0, 15.0
 
-_NUMBERED = re.compile(r"(.*?)(?: #([1-9][0-9]{0,8}))?", re.DOTALL)
+_NUMBERED = re.compile(r"(.*?)(?: #([1-9][0-9]{0,5}))?", re.DOTALL)
 
 
 def unique_title(state: State, handle: Handle, title: object, expected_version: int | None) -> Flow[str]:
@@ -34,13 +34,14 @@ def unique_title(state: State, handle: Handle, title: object, expected_version: 
 
     Raises:
         InvalidInput: the title is refused, or nothing of it can be seen; nothing was written.
-        TurnTimeout: another server gave titles to this owner's sessions all the time.
+        TurnTimeout: another server gave such titles to this owner's sessions all the time.
+        StoreUnavailable: the database is away; it may have the title all the same.
         SessionMoved, SessionDeleted, VersionConflict, TurnLost, Backpressure: as for `append`.
     """
     wanted = info.clean_title(title)
     if not wanted:
         raise InvalidInput("A unique title needs a character that can be seen.")
-    key, token = state.keyspace.titles(handle.owner), token_hex(8)
+    key, token = state.keyspace.titles(handle.owner, _base(wanted)), token_hex(8)
     yield from _take(state, key, token)
     try:
         work = partial(find.titles, owner=handle.owner or None, base=_base(wanted), besides=handle.session_id)
@@ -63,7 +64,7 @@ def _take(state: State, key: str, token: str) -> Flow[None]:
 def _base(title: str) -> str:
     """What a number is put after: cut, so that there is room for one."""
     found = _NUMBERED.fullmatch(title)
-    return (found[1] if found and found[1] else title)[: info.MAX_TITLE_CHARACTERS - len(" #999999999")]
+    return (found[1] if found and found[1] else title)[: info.MAX_TITLE_CHARACTERS - len(" #9999999")].rstrip()
 
 
 def numbered(title: str, taken: Collection[str]) -> str:

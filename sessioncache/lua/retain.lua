@@ -1,19 +1,20 @@
 -- retain: of the messages seen so far a run stays, from one message to another; what came after those seen stays too.
 -- KEYS  as every change
--- ARGV  as every change, then the revision that was seen; the seq of the first message that stays, of the last one, and of the
---       last one seen; how many of those seen go; payload (opaque, for the store)
+-- ARGV  as every change, then the revision and the consolidated seq that were seen; the seq of the first message that stays,
+--       of the last one, and of the last one seen; how many of those seen go; payload (opaque, for the store)
 -- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
---       {'changed'}: another revision | {'ok', ring, messages left}
+--       {'changed'}: another revision, or less is consolidated | {'ok', ring, messages left}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 if known(row[OPS], ARGV[9]) then return {'ok', 0, answered(ARGV[9]) or row[TOTAL]} end
 local refusal = barred(row, 1)
 if refusal then return refusal end
-if row[REVISION] ~= ARGV[11] then return {'changed'} end
-local first, last, seen = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local total, count, bytes = integer(tonumber(row[TOTAL]) - tonumber(ARGV[15])), tonumber(row[COUNT]), tonumber(row[BYTES])
+local consolidated = tonumber(redis.call('HGET', KEYS[1], 'consolidated_seq') or 0)
+if row[REVISION] ~= ARGV[11] or consolidated < tonumber(ARGV[12]) then return {'changed'} end
+local first, last, seen = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local total, count, bytes = integer(tonumber(row[TOTAL]) - tonumber(ARGV[16])), tonumber(row[COUNT]), tonumber(row[BYTES])
 local at_ms = now_ms()
-local _, ring = log_op(row, 'retain', ARGV[6], ARGV[16], at_ms)
+local _, ring = log_op(row, 'retain', ARGV[6], ARGV[17], at_ms)
 if last < seen then
   -- Messages in the middle of the list go; the next read brings back what stays.
   redis.call('DEL', KEYS[1], KEYS[2])

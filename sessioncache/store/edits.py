@@ -40,16 +40,15 @@ def _truncate(connection: Connection, session_key: str, op: Op, now: datetime) -
 
 
 def _retain(connection: Connection, session_key: str, op: Op, now: datetime) -> None:
-    """By message ids: seqs that Redis gave out again are others here."""
-    column, (first_id, last_id, seen_id) = messages.c, op.payload.decode().split("\n")
-    named = {first_id, last_id, seen_id} - {""}
-    mine = select(column.message_id, column.seq).where(column.session_id == op.session_id, column.message_id.in_(named))
-    seqs = {row[0]: row[1] for row in connection.execute(mine)}
-    if len(seqs) == len(named):
-        seen = seqs[seen_id]
-        first, last = seqs.get(first_id, seen + 1), seqs.get(last_id, seen)
-        gone = or_(column.seq < first, and_(column.seq > last, column.seq <= seen))
-        _remove(connection, session_key, op.session_id, (column.session_id == op.session_id) & gone, now)
+    """Its ends are seqs and message ids. A message that has a higher seq here was given one that Redis gave out again."""
+    column, ends = messages.c, [end.split(" ", 1) for end in op.payload.decode().split("\n")]
+    named = select(column.message_id, column.seq).where(
+        column.session_id == op.session_id, column.message_id.in_([name for _, name in ends])
+    )
+    here = {row[0]: row[1] for row in connection.execute(named)}
+    first, last, seen = (max(int(seq), here.get(name, 0)) for seq, name in ends)
+    gone = or_(column.seq < first, and_(column.seq > last, column.seq <= seen))
+    _remove(connection, session_key, op.session_id, (column.session_id == op.session_id) & gone, now)
 
 
 def _remove_from(connection: Connection, session_key: str, session_id: str, seq: int, now: datetime) -> None:

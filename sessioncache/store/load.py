@@ -144,7 +144,8 @@ def recent_ops(connection: Connection, session_key: str, version: int, keep: int
         .join(sessions, sessions.c.session_id == message.session_id)
         .where(sessions.c.session_key == session_key, sessions.c.last_seq > since)
     )
-    found = list(connection.execute(appended.where(message.seq > since).order_by(message.seq)))
+    lately = appended.where(message.seq > since, message.seq <= version).order_by(message.seq.desc())
+    found = list(connection.execute(lately.limit(keep)))[::-1]
     if found:
         cut = found[0]
         same = appended.where(message.session_id == cut.session_id, message.seq <= since)

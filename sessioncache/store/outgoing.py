@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Text, and_, cast, collate, func, select
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Text, and_, cast, collate, func, select
 
 from sessioncache.schema import messages, routes, sessions
 from sessioncache.store.place import RESERVED
@@ -43,9 +43,11 @@ def _by_bytes(connection: Connection, name: ColumnElement[str]) -> ColumnElement
 
 
 def messages_of(connection: Connection, session_id: str) -> Iterator[Any]:
-    """Seq, message id, time and body (JSON text) of each message, in order."""
+    """Seq, message id, time and body (JSON, as text or bytes) of each message, in order."""
     column, after = messages.c, -1
-    wanted = select(column.seq, column.message_id, column.created_at, column.body).where(column.session_id == session_id)
+    # SQLite gives text that is no UTF-8 only as bytes, and else fails the whole page.
+    body = column.body if connection.dialect.name == "postgresql" else cast(column.body, LargeBinary).label("body")
+    wanted = select(column.seq, column.message_id, column.created_at, body).where(column.session_id == session_id)
     while True:
         rows = connection.execute(wanted.where(column.seq > after).order_by(column.seq).limit(MESSAGES)).all()
         yield from rows

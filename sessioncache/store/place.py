@@ -5,19 +5,21 @@ Assumes that what was pending under the key of a session has been drained before
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, literal, select, update
+from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
 from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.store.details import GIVEN, titled
-from sessioncache.store.statements import insert_unless_there
+from sessioncache.store.statements import chunks, insert_unless_there
 
 # Why a row stands that no key has had as its session yet: it was made for one that crashed, or is about to switch to it.
 RESERVED = "reserved"
+# How the same begins for a row, counted as deleted, whose messages are being imported; the token of the import follows.
+IMPORTING = "importing "
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +165,18 @@ def owned(connection: Connection, owner: str) -> list[tuple[str, bool]]:
 
 
 def forget_owner(connection: Connection, owner: str) -> None:
-    """Take an owner's name from the tombstones of its sessions, and the words of what was said from the search index."""
+    """Take an owner's name from tombstones, what was said from the search index, and what is being imported."""
     if connection.dialect.name == "sqlite":
         for index in ("messages_search", "sessions_search"):  # which keeps them until its pieces are merged
             connection.exec_driver_sql(f"INSERT INTO {index}({index}) VALUES('optimize')")
+    unfinished = (sessions.c.owner == owner, sessions.c.deleted, sessions.c.end_reason.startswith(IMPORTING))
+    theirs = list(connection.scalars(select(sessions.c.session_id).where(*unfinished)))
+    forget(connection, theirs)
     connection.execute(update(sessions).where(sessions.c.owner == owner, sessions.c.deleted).values(owner=None))
+
+
+def forget(connection: Connection, session_ids: Sequence[str]) -> None:
+    """Remove sessions without a trace: those that nobody ever had."""
+    for some in chunks(session_ids):
+        connection.execute(delete(messages).where(messages.c.session_id.in_(some)))
+        connection.execute(delete(sessions).where(sessions.c.session_id.in_(some)))

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, ScalarSelect, Select, and_, case, func, select
 
 from sessioncache.conversation.clean import cleaned
+from sessioncache.errors import HookFailed, InvalidInput
 from sessioncache.schema import messages, sessions
 from sessioncache.store.statements import chunks, matching
 
@@ -45,10 +46,20 @@ def previews(connection: Connection, session_ids: Sequence[str], summarize: Summ
     for some in chunks(session_ids):
         first = [(session_id, seq) for session_id, seq in connection.execute(_first_seqs(some)) if seq is not None]
         for row in connection.execute(_texts(first)) if first else ():
-            text = summarize(message) if summarize and (message := _injected(row)) else row.head
+            text = _summary(summarize, message) if summarize and (message := _injected(row)) else row.head
             if made := shortened(text) or _next(connection, row.session_id):
                 found[row.session_id] = made
     return found
+
+
+def _summary(summarize: Summarize, message: dict[str, Any]) -> str:
+    try:
+        made: object = summarize(message)
+    except Exception as error:
+        raise HookFailed(f"summarize raised {type(error).__name__}; nothing was changed.") from error
+    if not isinstance(made, str):
+        raise InvalidInput(f"summarize gives a str, not {type(made).__name__}.")
+    return made
 
 
 def _next(connection: Connection, session_id: str) -> str:

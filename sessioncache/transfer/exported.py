@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean
+from sqlalchemy import JSON, BigInteger, Boolean, String
 
 from sessioncache.arguments import number
 from sessioncache.errors import InvalidInput
@@ -20,10 +20,11 @@ from sessioncache.message import encode
 from sessioncache.schema import Instant, sessions
 from sessioncache.store.outgoing import COLUMNS
 from sessioncache.transfer.found import FORMAT, Damage, FoundMessage, FoundSession, Reading
-from sessioncache.transfer.lines import json_lines, moment
+from sessioncache.transfer.lines import json_lines, moment, packed
 
 # Of metadata and of an origin: both are put together from many calls.
 MAX_JSON_BYTES = 64 * 2**20
+MAX_COUNT = 2**50
 STRAY = "this line belongs to no session that could be read"
 
 _NAMED = {"session_id", "session_key", "created_at", "updated_at"}
@@ -37,11 +38,17 @@ def size(path: str) -> int:
 
 def read(path: str, reading: Reading) -> Iterator[FoundSession]:
     """The sessions of an export."""
-    with Path(path).open("rb") as file:
-        lines = _Lines(json_lines(file, reading, path), partial(_told, reading, path))
+    told = partial(_told, reading, path)
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        told(0, f"it cannot be read: {error.strerror}")
+        return
+    with file:
+        lines = _Lines(json_lines(file, reading, path, 2 * MAX_JSON_BYTES), told)
         while (line := lines.next_session()) is not None:
             try:
-                session = _session(line[1], reading)
+                session = _session(line[1], reading, partial(lines.damaged, line[0]))
             except ValueError as error:
                 lines.damaged(line[0], f"the session cannot be read: {error}")
                 continue
@@ -100,13 +107,13 @@ def _message(value: Mapping[str, Any], session_id: str, last: int, reading: Read
     """A message and its seq, which is above the last one."""
     if value.get("type") != "message" or value.get("session_id") != session_id:
         raise InvalidInput(STRAY)
-    seq = number(value.get("seq"), "seq", least=last + 1)
-    packed = encode(value.get("data"), reading.max_message_bytes)
+    seq = _count(value.get("seq"), "seq", least=last + 1)
+    message = packed(value.get("data"), reading)
     at = moment(value.get("created_at"), reading.zone)
-    return FoundMessage(packed, check_name(value.get("id"), "message id"), at, seq), seq
+    return FoundMessage(message, check_name(value.get("id"), "message id"), at, seq), seq
 
 
-def _session(value: Mapping[str, Any], reading: Reading) -> FoundSession:
+def _session(value: Mapping[str, Any], reading: Reading, damaged: Callable[[str], None]) -> FoundSession:
     missing = sorted(_NAMED - set(value))
     if missing:
         raise InvalidInput(f"it has no {', '.join(missing)}")
@@ -117,16 +124,37 @@ def _session(value: Mapping[str, Any], reading: Reading) -> FoundSession:
         current=version is not None,
         created_at=moment(value["created_at"], reading.zone),
         updated_at=moment(value["updated_at"], reading.zone),
-        version=0 if version is None else number(version, "version"),
-        columns={name: _column(name, value[name], reading) for name in COLUMNS if name in value and name not in _NAMED},
+        version=0 if version is None else _count(version, "version"),
+        columns=_columns(value, reading, damaged),
     )
+
+
+def _columns(value: Mapping[str, Any], reading: Reading, damaged: Callable[[str], None]) -> dict[str, Any]:
+    """What else is known of a session; what cannot be kept is left out, but for an owner: then the session is."""
+    found: dict[str, Any] = {}
+    for name in COLUMNS:
+        if name in value and name not in _NAMED:
+            try:
+                found[name] = _column(name, value[name], reading)
+            except ValueError:
+                if name == "owner":
+                    raise
+                damaged(f"its {name} cannot be kept, and is left out")
+    return found
+
+
+def _count(value: object, what: str, *, least: int = 0) -> int:
+    """A seq, version or counter: with room for those that follow."""
+    if number(value, what, least=least) > MAX_COUNT:
+        raise InvalidInput(f"its {what} is beyond 2**50")
+    return number(value, what)
 
 
 def _column(name: str, value: Any, reading: Reading) -> Any:
     """The value of a column of `sessions`, checked by the column's type."""
     kind = sessions.c[name].type
     if isinstance(kind, BigInteger):
-        return number(value, name)
+        return _count(value, name)
     if isinstance(kind, Boolean):
         return _of_type(bool, value, name)
     if value is None:
@@ -134,9 +162,12 @@ def _column(name: str, value: Any, reading: Reading) -> Any:
     if isinstance(kind, Instant):
         return moment(value, reading.zone)
     if isinstance(kind, JSON):
-        encode({"content": None, name: value}, MAX_JSON_BYTES)
+        encode({"content": None, "value": value}, MAX_JSON_BYTES)
         return _of_type(dict, value, name)
-    return check_name(value, name)
+    text = check_name(value, name)
+    if isinstance(kind, String) and len(text) > (kind.length or len(text)):
+        raise InvalidInput(f"its {name} is longer than {kind.length} characters")
+    return text
 
 
 def _of_type(kind: type, value: object, name: str) -> Any:

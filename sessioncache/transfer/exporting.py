@@ -41,7 +41,7 @@ class Exported:
 
 def write_out(
     state: State,
-    write: Callable[[str], Any],
+    write: Callable[[bytes], Any],
     damaged: Callable[[Damage], None],
     *,
     owner: str | None = None,
@@ -66,7 +66,7 @@ def write_out(
 
 def _write_all(
     connection: Connection,
-    write: Callable[[str], Any],
+    write: Callable[[bytes], Any],
     damaged: Callable[[Damage], None],
     owner: str | None,
     session_id: str | None,
@@ -77,32 +77,37 @@ def _write_all(
         write(_line(_session(row, damaged)))
         done.sessions += 1
         for message in messages_of(connection, row.session_id):
-            data = _object(message.body)
-            if data is None:
-                damaged(Damage(row.session_id, message.seq, "the message cannot be read from the database"))
-                continue
             named = {"type": "message", "session_id": row.session_id, "seq": message.seq, "id": message.message_id}
-            write(_line({**named, "created_at": iso(message.created_at), "data": data}))
-            done.messages += 1
+            try:
+                line = _line({**named, "created_at": iso(message.created_at), "data": _object(message.body)})
+            except ValueError:
+                damaged(Damage(row.session_id, message.seq, "the message cannot be read from the database"))
+            else:
+                write(line)
+                done.messages += 1
     return done
 
 
 def _session(row: Any, damaged: Callable[[Damage], None]) -> dict[str, Any]:
     columns = {name: _plain(getattr(row, name)) for name in COLUMNS}
     for name in JSON_COLUMNS:
-        text = columns[name]
-        columns[name] = None if text is None else _object(text)
-        if columns[name] is None and text not in {None, "null"}:
+        try:
+            columns[name] = None if columns[name] in {None, "null"} else _object(columns[name])
+            _line(columns)
+        except ValueError:
+            columns[name] = None
             damaged(Damage(row.session_id, 0, f"the {name} cannot be read from the database"))
     return {"type": "session", **columns, "version": row.version}
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def _object(text: str | bytes) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if type(found) is dict else None
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if type(found) is not dict:
+        raise ValueError("no JSON object")
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -114,5 +119,5 @@ def iso(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _line(value: dict[str, Any]) -> str:
-    return to_json(value) + "\n"
+def _line(value: dict[str, Any]) -> bytes:
+    return to_json(value).encode() + b"\n"

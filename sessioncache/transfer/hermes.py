@@ -2,7 +2,8 @@
 
 In a directory, ``sessions.json`` (`hermes_index`) says what is known of a session, ``<session id>.jsonl`` has a message per
 line. A session of the index that has no transcript has no messages. A transcript that the index does not name comes under
-the key ``hermes:<session id>``. A file that is no directory is a database (`hermes_database`).
+the key ``hermes:<session id>``. Of two of the same id, the one directly in the directory counts, else the first. A file
+that is no directory is a database (`hermes_database`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sessioncache.errors import InvalidKey
@@ -35,14 +37,19 @@ def read(path: str, reading: Reading) -> Iterator[FoundSession]:
         return
     entries, ids = hermes_index.entries(path, reading), set[str]()
     for file in files_in(path, transcript.SUFFIX, reading.damaged):
-        entry = entries.pop(file.stem, None) if len(file.place.parts) == 1 else None
-        if file.stem in ids:
+        if file.stem in ids or _is_other(Path(path), file):
             reading.damaged(Damage(file.name, 0, "it is left out: another transcript has the same id"))
+            reading.advanced(file.size)
         else:
             ids.add(file.stem)
-            yield from _session(file, entry, reading)
+            yield from _session(file, entries.pop(file.stem, None), reading)
     for session_id, entry in entries.items():
         yield from _without_transcript(path, session_id, entry, reading)
+
+
+def _is_other(home: Path, file: File) -> bool:
+    """Whether one of the same name is directly in the directory, while this one is further down."""
+    return len(file.place.parts) > 1 and os.path.lexists(home / file.place.name)
 
 
 def _session(file: File, entry: Entry | None, reading: Reading) -> Iterator[FoundSession]:

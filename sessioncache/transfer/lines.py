@@ -23,20 +23,21 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Row = tuple[int, dict[str, Any] | None]
 
 
-def json_lines(stream: BinaryIO, reading: Reading, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(stream: BinaryIO, reading: Reading, name: str, longest: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects in a file, one a line, with the numbers of their lines; blank lines are skipped.
 
     Args:
         stream: at its beginning; a byte order mark there is skipped.
         reading: told of what is damaged, and of each line's bytes.
         name: the file's, as reports show it.
+        longest: how long a line may be that is no message.
     """
-    return ((number, row) for number, row in all_lines(stream, reading, name) if row is not None)
+    return ((number, row) for number, row in all_lines(stream, reading, name, longest) if row is not None)
 
 
-def all_lines(stream: BinaryIO, reading: Reading, name: str) -> Iterator[Row]:
+def all_lines(stream: BinaryIO, reading: Reading, name: str, longest: int = 0) -> Iterator[Row]:
     """The same, with None for each line that was reported as damaged."""
-    for number, raw in enumerate(raw_lines(stream, reading), 1):
+    for number, raw in enumerate(raw_lines(stream, reading, longest), 1):
         try:
             row = _row(raw.removeprefix(codecs.BOM_UTF8) if number == 1 and isinstance(raw, bytes) else raw)
         except Unreadable as error:
@@ -53,9 +54,9 @@ def _row(raw: bytes | Unreadable) -> dict[str, Any] | None:
     return parsed_object(raw) if raw.strip() else None
 
 
-def raw_lines(stream: BinaryIO, reading: Reading) -> Iterator[bytes | Unreadable]:
+def raw_lines(stream: BinaryIO, reading: Reading, longest: int = 0) -> Iterator[bytes | Unreadable]:
     """Each line, or why there is none. The longest: each byte of a message may be eight of JSON (``false, `` is one)."""
-    limit, whole = 8 * (reading.max_message_bytes + MAX_DETAIL_BYTES), True
+    limit, whole = max(longest, 8 * (reading.max_message_bytes + MAX_DETAIL_BYTES)), True
     while True:
         try:
             raw = stream.readline(limit if whole else BUFFER)

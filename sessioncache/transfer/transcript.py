@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, tzinfo
+from itertools import chain
 from typing import Any, BinaryIO
 
 from sessioncache.transfer.columns import columns, time_in
@@ -76,9 +78,8 @@ def span(file: File, reading: Reading) -> tuple[datetime, datetime]:
     if stream is not None:
         with stream:
             told = filter(None, (_readable_time(row, reading) for _number, row in json_lines(stream, silent, file.name)))
-            first = last = next(told, first)
-            for last in told:  # noqa: B007 - the last of all
-                pass
+            first = next(told, first)
+            last = deque(chain([first], told), maxlen=1).pop()
     return first, last
 
 
