@@ -201,9 +201,7 @@ def test_dropping(some_stack, poisoned):
                 cache.dead_letters(limit=bad)
 
 
-@pytest.mark.parametrize(
-    "element", [b"garbage", b"", b"\xff\xfe", b"9 AAAAAAAAAAAAAAAA x", b"1 2 3 4 5"]
-)
+@pytest.mark.parametrize("element", [b"garbage", b"", b"\xff\xfe", b"9 AAAAAAAAAAAAAAAA x", b"1 2 3 4 5"])
 @pytest.mark.parametrize("where", ["head", "middle", "tail"])
 def test_what_is_no_op_is_a_dead_letter(one_stack, element, where, caplog):
     """It spoils itself alone."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -152,9 +153,11 @@ def test_an_interrupted_demo_leaves_nothing(number, status):
     binary_of("valkey9")
     with tempfile.TemporaryDirectory(prefix="sc-") as place:
         environment = {**os.environ, "TMPDIR": place}
+        heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell runs behind it may ignore SIGINT
         demo = subprocess.Popen(
-            PROGRAM, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=place, start_new_session=True
-        )
+            PROGRAM, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=place, start_new_session=True,
+            preexec_fn=heeds,
+        )  # fmt: skip
         until(lambda: list(Path(place).glob("*demo*/keeper.json")))
         time.sleep(0.8)
         os.killpg(demo.pid, number) if number == signal.SIGINT else demo.send_signal(number)
