@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,8 @@ from sessioncache.transfer.exporting import write_out
 from sessioncache.transfer.found import Damage, FoundMessage, FoundSession, Reading
 from sessioncache.transfer.importing import Imported, bring_in
 
+# Older releases of click mix what is printed, unless they are told not to.
+APART = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 STRANGE = [
     "", "null", "[]", '{"role": "user"}', '"quoted"', "nul \x00 in it", "\u202eright to left\u200f",
@@ -59,7 +62,7 @@ def runs(some_stack, monkeypatch):
     def run(*arguments: str, stack=some_stack):
         for name, value in as_environment(stack.settings()).items():
             monkeypatch.setenv(name, value)
-        done = CliRunner().invoke(cli, [str(one) for one in arguments], catch_exceptions=False)
+        done = CliRunner(**APART).invoke(cli, [str(one) for one in arguments], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return done.stdout, done.stderr
 
@@ -768,7 +771,7 @@ def test_rows_that_were_damaged_by_hand(one_stack, runs_on, tmp_path):
     status, out, err = runs_on(one_stack, "export")
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["data"]["content"] for line in lines if line["type"] == "message"] == ["6", "7", "b"] or len(lines) == 6
-    assert (status, len(err.splitlines())) == (1, 8)
+    assert (status, err.count("cannot be read from the database")) == (1, 7)
     assert "2 sessions and 3 messages exported; 7 could not be read" in err
 
 

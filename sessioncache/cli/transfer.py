@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from sessioncache.config import settings_from
 from sessioncache.connect import BlockingConnections
@@ -51,24 +51,24 @@ def _zone(_context: click.Context, _parameter: click.Parameter, name: str) -> Zo
 class _Report:
     """Tells what cannot be read, and how far it is."""
 
-    progress: Progress
-    task: TaskID
+    console: Console
+    advance: Callable[[int], object] = lambda _by: None
     damaged: int = 0
 
     def damage(self, one: Damage) -> None:
         self.damaged += 1
-        self.progress.console.print(f"{one.file}:{one.line}: {one.why}", markup=False, highlight=False, soft_wrap=True)
-
-    def advance(self, by: int) -> None:
-        self.progress.advance(self.task, by)
+        self.console.print(f"{one.file}:{one.line}: {one.why}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def _reporting(title: str, total: int | None) -> Iterator[_Report]:
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Report(console)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield _Report(progress, progress.add_task(title, total=total))
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield _Report(console, partial(progress.advance, progress.add_task(title, total=total)))
 
 
 @click.command("import")

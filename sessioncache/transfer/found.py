@@ -42,7 +42,7 @@ class Reading:
     zone: tzinfo
     max_message_bytes: int
     damaged: Callable[[Damage], None]
-    advanced: Callable[[int], None]
+    advanced: Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
