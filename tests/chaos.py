@@ -446,7 +446,7 @@ class Actor:
 # ruff: noqa: ARG002 - each operation is called with a key and a session, of which it may need neither
 # The operations, and how often each is chosen.
 OPERATIONS = {
-    "append": 30, "append_with_ids": 6, "repeat": 4, "pop": 5, "truncate": 2.5, "clear": 0.6, "replace": 1.5,
+    "append": 30, "append_with_ids": 6, "repeat": 4, "pop": 5, "truncate": 2.5, "retain": 2.5, "clear": 0.6, "replace": 1.5,
     "edit": 4, "remove": 4, "update": 5, "usage": 8, "reset": 0.6, "switch": 1.2, "resume": 0.5, "fork": 0.8, "create": 0.3,
     "create_of_id": 0.4, "delete": 2, "turn": 2, "hold": 0.7, "history": 14, "page": 3, "iterate": 1, "read": 3,
     "refresh": 3, "past": 0.7, "find": 0.4, "evict": 3, "flush": 1.5,

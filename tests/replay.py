@@ -657,7 +657,8 @@ class Replay:
         if call.error == "SessionMoved":
             self.check(set(current) != {call.session_id}, "moved, though it was current all the time", call, current)
         elif call.error == "SessionDeleted":
-            times = [one.op.at_ms for one in self.deletions[call.session_id] + self.deletions[target]]
+            forked = [one[1] for one in call.stored if one[0] == "fork"]
+            times = [one.op.at_ms for name in (call.session_id, target, *forked) for one in self.deletions[name]]
             self.check(any(at <= call.ended * 1000 + 1 for at in times), "deleted, though nobody did", call)
         elif call.error == "SessionNotFound" and target and target in self.lives:
             times = [one.op.at_ms for one in self.deletions[target]]

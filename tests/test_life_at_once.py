@@ -29,6 +29,8 @@ log = logging.getLogger("chaos")
 SMALL = {
     "partitions": 8, "lanes": 2, "window": 25, "keep_ops": 128, "ttl": 2.0, "ttl_jitter": 0.5, "unknown_ttl": 0.3,
     "touch": 0.7, "batch": 150, "hydration_timeout": 20.0,
+    # SQLite's lock is not fair: with so many who want it, on a busy machine, one waits for long.
+    "database_timeout": 40.0, "lease": 50.0, "visibility": 60.0,
 }  # fmt: skip
 THREADS = 8
 
