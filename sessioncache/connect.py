@@ -22,8 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessioncache import startup
 from sessioncache.config import Settings, masked
+from sessioncache.drivers import Awaiting, Blocking, FirstTransaction
 from sessioncache.errors import ConfigurationError
-from sessioncache.flow import Awaiting, Blocking, FirstTransaction, Flow, arun, run
+from sessioncache.flow import Flow, arun, run
 from sessioncache.nudge import Nudger
 from sessioncache.state import State
 from sessioncache.store import engine as engines

@@ -1,8 +1,8 @@
 """Flows: each story is written once, as a generator of requests, and performed by one of two drivers.
 
 A flow yields requests to the outside world (evaluate a script, run a transaction, ring, pause) and is sent the replies.
-`run` performs them by blocking, `arun` by awaiting; nothing else in this package knows which. An error of the outside
-world is translated (`borders.py`) and thrown into the flow at the request that met it.
+`run` has them performed by blocking, `arun` by awaiting (`drivers`). An error of the outside world is ours by then
+(`borders`), and is thrown into the flow at the request that met it.
 
 Assumes: any request may fail after it took effect (a lost reply, an unknown commit); flows repeat what is idempotent.
 """
@@ -10,20 +10,14 @@ Assumes: any request may fail after it took effect (a lost reply, an unknown com
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
-from inspect import isawaitable
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import redis.asyncio
-from redis.exceptions import NoScriptError
-from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection
 
-from sessioncache.borders import FOREIGN, translate
-from sessioncache.errors import HookFailed, SessionCacheError
+from sessioncache.errors import SessionCacheError
 from sessioncache.scripts import Script
 
 T = TypeVar("T")
@@ -156,145 +150,5 @@ def _cleaned_up(flow: Flow[Any]) -> Flow[None]:
     flow.close()
 
 
-def _isolation(engine: Engine, *, writes: bool) -> dict[str, Any]:
-    if engine.dialect.name == "postgresql":
-        return {"isolation_level": "READ COMMITTED" if writes else "REPEATABLE READ"}
-    return {WRITES: writes}
-
-
-@contextmanager
-def _hook(request: Call) -> Iterator[None]:
-    """Whatever the application's function raises becomes our error, its cause kept."""
-    try:
-        yield
-    except Exception as error:
-        name = getattr(request.function, "__name__", "a hook")
-        raise HookFailed(f"{name} raised {type(error).__name__}; {request.outcome}.") from error
-
-
 class Interrupted(BaseException):
     """Thrown into a flow whose caller was cancelled or interrupted: time for one clean-up, no more."""
-
-
-class FirstTransaction:
-    """Checks the store before the first transaction of a process, in that transaction."""
-
-    def __init__(self, check: Callable[[Connection], None]) -> None:
-        self._check, self._checked = check, False
-
-    def checked(self, work: Callable[[Connection], T], connection: Connection) -> T:
-        """The result of ``work``, after the check if that is still to do."""
-        if self._checked:
-            return work(connection)
-        self._check(connection)
-        result = work(connection)
-        self._checked = True
-        return result
-
-
-class Blocking:
-    """Performs requests by blocking."""
-
-    def __init__(self, hot: redis.Redis, engine: Engine, bell: Bell, first: FirstTransaction) -> None:
-        self.hot, self.engine, self.bell, self.first = hot, engine, bell, first
-
-    def perform(self, request: Request) -> Any:
-        """The reply to one request."""
-        try:
-            return self._performers[type(request)](self, request)
-        except FOREIGN as error:
-            raise translate(error, of_store=type(request) is Transact) from error
-
-    def _evaluate(self, request: Evaluate) -> Any:
-        script = request.script
-        try:
-            return self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
-        except NoScriptError:
-            return self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
-
-    def _command(self, request: Command) -> list[Any]:
-        with self.hot.pipeline(transaction=False) as pipeline:
-            for command in request.commands:
-                pipeline.execute_command(*command)
-            return pipeline.execute()
-
-    def _transact(self, request: Transact) -> Any:
-        options = _isolation(self.engine, writes=request.writes)
-        with self.engine.connect().execution_options(**options) as connection, connection.begin():
-            return self.first.checked(request.work, connection)
-
-    def _ring(self, request: Ring) -> None:
-        self.bell.ring(request.lane)
-
-    def _pause(self, request: Pause) -> None:
-        time.sleep(request.seconds)
-
-    def _call(self, request: Call) -> None:
-        with _hook(request):
-            result = request.function(*request.arguments)
-            if isawaitable(result):
-                asyncio.run(result)  # type: ignore[arg-type]  # what is no coroutine fails as a hook
-
-    _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
-        Evaluate: _evaluate,
-        Command: _command,
-        Transact: _transact,
-        Ring: _ring,
-        Pause: _pause,
-        Call: _call,
-    }
-
-
-class Awaiting:
-    """Performs requests by awaiting."""
-
-    def __init__(self, hot: redis.asyncio.Redis, engine: AsyncEngine, bell: Bell, first: FirstTransaction) -> None:
-        self.hot, self.engine, self.bell, self.first = hot, engine, bell, first
-
-    async def perform(self, request: Request) -> Any:
-        """The reply to one request."""
-        try:
-            return await self._performers[type(request)](self, request)
-        except FOREIGN as error:
-            raise translate(error, of_store=type(request) is Transact) from error
-
-    async def _evaluate(self, request: Evaluate) -> Any:
-        script = request.script
-        try:
-            return await self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
-        except NoScriptError:
-            return await self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
-
-    async def _command(self, request: Command) -> list[Any]:
-        async with self.hot.pipeline(transaction=False) as pipeline:
-            for command in request.commands:
-                pipeline.execute_command(*command)
-            return await pipeline.execute()
-
-    async def _transact(self, request: Transact) -> Any:
-        options = _isolation(self.engine.sync_engine, writes=request.writes)
-        async with self.engine.connect() as connection:
-            connection = await connection.execution_options(**options)  # noqa: PLW2901 - the same connection
-            async with connection.begin():
-                return await connection.run_sync(lambda plain: self.first.checked(request.work, plain))
-
-    async def _ring(self, request: Ring) -> None:
-        self.bell.ring(request.lane)
-
-    async def _pause(self, request: Pause) -> None:
-        await asyncio.sleep(request.seconds)
-
-    async def _call(self, request: Call) -> None:
-        with _hook(request):
-            result = request.function(*request.arguments)
-            if isawaitable(result):
-                await result
-
-    _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
-        Evaluate: _evaluate,
-        Command: _command,
-        Transact: _transact,
-        Ring: _ring,
-        Pause: _pause,
-        Call: _call,
-    }

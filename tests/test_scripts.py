@@ -10,7 +10,8 @@ import pytest
 
 from sessioncache import message, op
 from sessioncache.config import Settings
-from sessioncache.flow import Blocking, FirstTransaction, Ring, run
+from sessioncache.drivers import Blocking, FirstTransaction
+from sessioncache.flow import Ring, run
 from sessioncache.hot import draining, reading, writing
 from sessioncache.hot.change import Change
 from sessioncache.op import new_op_id, parse
