@@ -6,6 +6,7 @@ A server that is missing is a skip at home and a failure in CI. What ran against
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,9 +102,22 @@ class Stack:
         return redis.Redis.from_url(self.redis_url)
 
 
+@pytest.fixture(scope="session")
+def set_up_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file that was just set up: to copy one is quicker than to set it up each time."""
+    path = tmp_path_factory.mktemp("store") / "store.db"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        upgrade(connection)
+    engine.dispose()
+    return path
+
+
 def _store_url(request: pytest.FixtureRequest, name: str, *, empty: bool = False) -> Iterator[str]:
     if name == "sqlite":
-        yield f"sqlite:///{request.getfixturevalue('tmp_path')}/store.db"
+        path = request.getfixturevalue("tmp_path") / "store.db"
+        shutil.copy(request.getfixturevalue("set_up_sqlite"), path)
+        yield f"sqlite:///{path}"
     else:
         with _postgres(name).database(empty=empty) as url:
             yield url

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 
 import contract
 import contract_conversation
 import pytest
 from doors import DOORS, opener
-from sqlalchemy import create_engine
 
 from sessioncache import AsyncSessionCache
-from sessioncache.migrate import upgrade
 
 # Few partitions, so that what looks at all of them is quick.
 QUICK = {"partitions": 4, "lanes": 2}
 BETWEEN = ["hot", "evicted", "flushed", "flushed and evicted"]
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """An SQLite file that was just set up: to copy one is quicker than to set it up each time."""
-    path = tmp_path_factory.mktemp("contract") / "empty.db"
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        upgrade(connection)
-    engine.dispose()
-    return path
-
-
-def doors(stack, kind, empty_store):
+def doors(stack, kind):
     """Opens caches over a stack, once that is ready."""
     with stack.raw() as raw:
         while not raw.info("server")["uptime_in_seconds"]:
             time.sleep(0.05)  # policies wait for a second after a start of Redis, which counts in whole ones
-    if stack.database_url.startswith("sqlite:///"):
-        shutil.copy(empty_store, stack.database_url.removeprefix("sqlite:///"))
     return opener(stack, kind, **QUICK)
 
 
@@ -55,9 +39,9 @@ def between(request):
 
 
 @pytest.fixture(params=DOORS)
-def open_door(request, some_stack, empty_store):
+def open_door(request, some_stack):
     """Opens caches of one kind, as servers of their own, and closes them."""
-    with doors(some_stack, request.param, empty_store) as door:
+    with doors(some_stack, request.param) as door:
         yield door
 
 
@@ -90,9 +74,9 @@ class TestRefusals(contract.Refusals):
     """Bad input, through both doors."""
 
     @pytest.fixture(params=DOORS)
-    def open_door(self, request, one_stack, empty_store):
+    def open_door(self, request, one_stack):
         """Opens caches of one kind on one stack: what is refused gets no further than the door."""
-        with doors(one_stack, request.param, empty_store) as door:
+        with doors(one_stack, request.param) as door:
             yield door
 
     @pytest.fixture

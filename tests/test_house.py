@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,9 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
+    """Every module, parsed once."""
     found = {}
     for path in sorted([*ROOT.glob("sessioncache/**/*.py"), *ROOT.glob("workers/**/*.py")]):
         if "versions" not in path.parts:
