@@ -98,6 +98,8 @@ class Settings:
         prune_after: sessions without activity for this long end; their messages stay; 0: never.
         retention: ended sessions are deleted after this; 0: never.
         housekeeping: how often workers look for such sessions.
+        allow_eviction: whether to start on a Redis whose ``maxmemory-policy`` is ``allkeys-*``, which may evict what only
+            Redis knows.
         max_connections: Redis connections of one process.
         pool_size: database connections of one process.
     """
@@ -151,6 +153,7 @@ class Settings:
     prune_after: float = 0.0
     retention: float = 0.0
     housekeeping: float = 3600.0
+    allow_eviction: bool = False
     max_connections: int = 100
     pool_size: int = 5
 

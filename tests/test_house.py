@@ -51,7 +51,7 @@ LAYERS = [
     ["sessioncache.hot.reading"],
     ["sessioncache.hot.writing"],
     ["sessioncache.hot.draining"],
-    ["sessioncache.hot.change", "sessioncache.hot.leases"],
+    ["sessioncache.hot.change", "sessioncache.hot.leases", "sessioncache.hot.server"],
     ["sessioncache.hot"],
     ["sessioncache.repeat"],
     ["sessioncache.store.outgoing"],
