@@ -31,6 +31,7 @@ LAYERS = [
     ["sessioncache.keeper"],
     ["sessioncache.connect"],
     ["sessioncache.nudge", "sessioncache.startup", "sessioncache.ops", "sessioncache.process"],
+    ["sessioncache.pools"],
     ["sessioncache.transfer.exported", "sessioncache.transfer.importing", "sessioncache.transfer.exporting"],
     ["sessioncache.finding", "sessioncache.housekeeping"],
     ["sessioncache.lifecycle.deleting", "sessioncache.lifecycle.forking"],
@@ -81,6 +82,7 @@ LAYERS = [
     ["sessioncache.drivers"],
     ["sessioncache.flow", "sessioncache.state"],
     ["sessioncache.hooks"],
+    ["sessioncache.bounded"],
     ["sessioncache.borders", "sessioncache.near", "sessioncache.snapshot", "sessioncache.metrics", "sessioncache.schema"],
     ["sessioncache.transfer.nanobot", "sessioncache.transfer.hermes", "sessioncache.transfer.odysseus"],
     ["sessioncache.transfer.hermes_database"],
@@ -102,7 +104,7 @@ LAYERS = [
         "sessioncache.conversation.platforms",
     ],
     ["sessioncache.keys", "sessioncache.conversation.policy", "sessioncache.conversation.shapes"],
-    ["sessioncache.conversation", "sessioncache.arguments"],
+    ["sessioncache.conversation", "sessioncache.arguments", "sessioncache.sentinel"],
     ["sessioncache.errors"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -183,7 +185,7 @@ def test_the_constructors_agree(name):
 
 
 def test_flows_are_written_once():
-    """Only the driver and the awaiting door know of asyncio."""
+    """Only the driver, the awaiting door and its connections know of asyncio."""
     awaiting = {
         name
         for name, tree in modules().items()
@@ -191,7 +193,7 @@ def test_flows_are_written_once():
         if isinstance(node, ast.AsyncFunctionDef | ast.Await)
     }
     doors = {"sessioncache.client_async", "sessioncache.session_async", "sessioncache.renewal"}
-    assert awaiting == {"sessioncache.flow", "sessioncache.drivers", "sessioncache.connect"} | doors
+    assert awaiting == {"sessioncache.flow", "sessioncache.drivers", "sessioncache.connect", "sessioncache.bounded"} | doors
 
 
 def test_no_function_is_written_twice():
