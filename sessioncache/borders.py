@@ -54,7 +54,7 @@ def translate(error: Exception, *, of_store: bool) -> SessionCacheError:
 
 
 def _from_connection(error: Exception) -> SessionCacheError:
-    if isinstance(error, hot.AuthenticationError):
+    if hot.AuthenticationError in {type(error), type(error.__cause__)}:  # redis-py wraps it where it awaits
         return HotTierRefused("Redis refused the user or the password; check those of its URL.")
     if isinstance(error, hot.BusyLoadingError):
         return HotTierUnavailable("Redis cannot serve this now (LOADING); try again.")
