@@ -43,6 +43,7 @@ from sessioncache.errors import (
     StoreUnavailable,
     TurnLost,
     TurnTimeout,
+    UnsafeEviction,
     VersionConflict,
 )
 from sessioncache.finding import Listed, Page
@@ -108,6 +109,7 @@ __all__ = [
     "StoreUnavailable",
     "TurnLost",
     "TurnTimeout",
+    "UnsafeEviction",
     "Usage",
     "VersionConflict",
     "__version__",

@@ -6,7 +6,11 @@ of foreign errors are quoted only where they cannot hold a message's content or 
 
 from __future__ import annotations
 
+import re
+
 from redis import exceptions as hot
+from redis.asyncio.sentinel import MasterNotFoundError as AwaitedMasterNotFoundError
+from redis.sentinel import MasterNotFoundError
 from sqlalchemy import exc as store
 
 from sessioncache.errors import (
@@ -19,8 +23,17 @@ from sessioncache.errors import (
     StoreUnavailable,
 )
 
-# Error replies that pass by themselves: Redis is loading, failing over, or cannot save for the moment.
-_PASSING = ("LOADING", "READONLY", "MISCONF", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY", "NOREPLICAS")
+# Error replies that pass by themselves: Redis is loading, failing over, or cannot save for the moment. Redis 6 puts those
+# that a script met into the middle of a text.
+_PASSING = "LOADING|READONLY|MISCONF|MASTERDOWN|TRYAGAIN|CLUSTERDOWN|BUSY|NOREPLICAS|UNBLOCKED"
+_CODE = re.compile(rf"^-?({_PASSING})(?= )|: -({_PASSING})(?= )")
+# What redis-py takes the code off.
+_NAMED = {
+    hot.ReadOnlyError: "READONLY",
+    hot.MasterDownError: "MASTERDOWN",
+    hot.TryAgainError: "TRYAGAIN",
+    hot.ClusterDownError: "CLUSTERDOWN",
+}
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: data exception, integrity constraint violation.
 _REFUSED_CLASSES = ("22", "23")
 _MISSING_STATES = frozenset({"42P01", "42703", "3F000"})
@@ -37,6 +50,16 @@ def translate(error: Exception, *, of_store: bool) -> SessionCacheError:
         return StoreUnavailable(f"The database did not answer ({type(error).__name__}); check that it runs.")
     if isinstance(error, hot.ResponseError):
         return _from_reply(error)
+    return _from_connection(error)
+
+
+def _from_connection(error: Exception) -> SessionCacheError:
+    if hot.AuthenticationError in {type(error), type(error.__cause__)}:  # redis-py wraps it where it awaits
+        return HotTierRefused("Redis refused the user or the password; check those of its URL.")
+    if isinstance(error, hot.BusyLoadingError):
+        return HotTierUnavailable("Redis cannot serve this now (LOADING); try again.")
+    if isinstance(error, MasterNotFoundError | AwaitedMasterNotFoundError):
+        return HotTierUnavailable("No Sentinel names a primary; check that they run, and the service's name in the URL.")
     return HotTierUnavailable(
         f"Redis did not answer ({type(error).__name__}); check that it runs and that the URL is right."
     )
@@ -46,8 +69,10 @@ def _from_reply(error: hot.ResponseError) -> SessionCacheError:
     text = str(error)
     if isinstance(error, hot.OutOfMemoryError) or "> 'maxmemory'" in text:
         return HotTierFull("Redis has reached maxmemory; flush, or give it more memory.")
-    if isinstance(error, hot.ReadOnlyError) or text.startswith(_PASSING):
-        return HotTierUnavailable(f"Redis cannot serve this now ({text.split(' ', 1)[0]}); try again.")
+    found = _CODE.search(text)
+    code = _NAMED.get(type(error)) or (found and (found[1] or found[2]))
+    if code:
+        return HotTierUnavailable(f"Redis cannot serve this now ({code}); try again.")
     return HotTierRefused(f"Redis refused a command: {text[:200]}")
 
 

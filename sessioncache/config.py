@@ -19,9 +19,10 @@ from sqlalchemy.exc import ArgumentError
 from sessioncache.conversation.policy import ResetPolicies
 from sessioncache.errors import ConfigurationError, InvalidKey
 from sessioncache.keys import MAX_PARTITIONS, check_name
+from sessioncache.sentinel import SCHEMES, deployment
 
 ENVIRONMENT = "SESSIONCACHE_"
-REDIS_SCHEMES = ("redis", "rediss", "unix")
+REDIS_SCHEMES = ("redis", "rediss", "unix", *SCHEMES)
 # The driver each door uses, whatever driver the URL names: (blocking, awaiting).
 DRIVERS = {
     "sqlite": ("sqlite+pysqlite", "sqlite+aiosqlite"),
@@ -42,7 +43,8 @@ class Settings:
     """What can be set. Times are seconds, sizes bytes, unless the name says otherwise.
 
     Attributes:
-        redis_url: the hot tier: ``redis://``, ``rediss://`` or ``unix://``.
+        redis_url: the hot tier: ``redis://``, ``rediss://`` or ``unix://``; behind Sentinels
+            ``redis+sentinel://host:26379,host:26379/service/0``, with TLS ``rediss+sentinel://``.
         database_url: the store: ``sqlite://`` or ``postgresql://``, with or without a driver named.
         queue_url: the Redis of RQ, which cannot live on a cluster; by default that of the hot tier.
         prefix: what every Redis key begins with; two applications on one Redis take two prefixes.
@@ -69,7 +71,7 @@ class Settings:
         lease: how long one process may take to hydrate a key before another may try.
         hydration_timeout: how long a reader waits for a hydration before `HydrationTimeout`; above `lease`, so that it
             outlives one that a dead process holds.
-        redis_timeout: how long one Redis command may take.
+        redis_timeout: how long one Redis command may take, with waiting for a connection and connecting.
         timeout: how long a call repeats a Redis command that got no answer.
         database_timeout: how long to wait for a database connection, a lock or a statement.
         retry_pause: the longest pause between two tries while the store is down.
@@ -98,6 +100,8 @@ class Settings:
         prune_after: sessions without activity for this long end; their messages stay; 0: never.
         retention: ended sessions are deleted after this; 0: never.
         housekeeping: how often workers look for such sessions.
+        allow_eviction: whether to start on a Redis whose ``maxmemory-policy`` is ``allkeys-*``, which may evict what only
+            Redis knows.
         max_connections: Redis connections of one process.
         pool_size: database connections of one process.
     """
@@ -151,6 +155,7 @@ class Settings:
     prune_after: float = 0.0
     retention: float = 0.0
     housekeeping: float = 3600.0
+    allow_eviction: bool = False
     max_connections: int = 100
     pool_size: int = 5
 
@@ -248,7 +253,14 @@ def _check_reset(value: object) -> None:
 def _check_redis_url(name: str, url: str) -> None:
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in REDIS_SCHEMES:
-        raise ConfigurationError(f"{name} must begin with redis://, rediss:// or unix://, not {scheme[:40]!r}.")
+        first = ", ".join(f"{one}://" for one in REDIS_SCHEMES[:-1])
+        raise ConfigurationError(f"{name} must begin with {first} or {REDIS_SCHEMES[-1]}://, not {scheme[:40]!r}.")
+    try:
+        deployment(url)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{name} cannot be used: {error}; write it like redis+sentinel://host:26379,host:26379/service/0."
+        ) from None  # the cause may quote a password
 
 
 def database_url(url: str, *, awaiting: bool = False) -> URL:

@@ -1,6 +1,7 @@
 """The two drivers: what performs the requests of flows, by blocking or by awaiting; nothing else knows which.
 
-An error of the outside world is translated here (`borders`) and raised as ours, its cause kept.
+An error of the outside world is translated here (`borders`) and raised as ours, its cause kept. One request to Redis takes
+``patience`` seconds at most, with all that it waits for; of a blocking client handed in, only its own timeouts bound that.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessioncache.borders import FOREIGN, translate
+from sessioncache.bounded import within
 from sessioncache.errors import HookFailed
 from sessioncache.flow import WRITES, Bell, Call, Command, Evaluate, Pause, Request, Ring, Transact
+from sessioncache.scripts import Script
 
 T = TypeVar("T")
 
@@ -59,8 +62,8 @@ class FirstTransaction:
 class Blocking:
     """Performs requests by blocking."""
 
-    def __init__(self, hot: redis.Redis, engine: Engine, bell: Bell, first: FirstTransaction) -> None:
-        self.hot, self.engine, self.bell, self.first = hot, engine, bell, first
+    def __init__(self, hot: redis.Redis, engine: Engine, bell: Bell, first: FirstTransaction, patience: float) -> None:
+        self.hot, self.engine, self.bell, self.first, self.patience = hot, engine, bell, first, patience
 
     def perform(self, request: Request) -> Any:
         """The reply to one request."""
@@ -70,14 +73,17 @@ class Blocking:
             raise translate(error, of_store=type(request) is Transact) from error
 
     def _evaluate(self, request: Evaluate) -> Any:
-        script = request.script
+        with within(self.patience):
+            return self._evaluated(request, request.script)
+
+    def _evaluated(self, request: Evaluate, script: Script) -> Any:
         try:
             return self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
         except NoScriptError:
             return self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
 
     def _command(self, request: Command) -> list[Any]:
-        with self.hot.pipeline(transaction=False) as pipeline:
+        with within(self.patience), self.hot.pipeline(transaction=False) as pipeline:
             for command in request.commands:
                 pipeline.execute_command(*command)
             return pipeline.execute()
@@ -112,8 +118,10 @@ class Blocking:
 class Awaiting:
     """Performs requests by awaiting."""
 
-    def __init__(self, hot: redis.asyncio.Redis, engine: AsyncEngine, bell: Bell, first: FirstTransaction) -> None:
-        self.hot, self.engine, self.bell, self.first = hot, engine, bell, first
+    def __init__(
+        self, hot: redis.asyncio.Redis, engine: AsyncEngine, bell: Bell, first: FirstTransaction, patience: float
+    ) -> None:
+        self.hot, self.engine, self.bell, self.first, self.patience = hot, engine, bell, first, patience
 
     async def perform(self, request: Request) -> Any:
         """The reply to one request."""
@@ -123,14 +131,17 @@ class Awaiting:
             raise translate(error, of_store=type(request) is Transact) from error
 
     async def _evaluate(self, request: Evaluate) -> Any:
-        script = request.script
+        async with asyncio.timeout(self.patience):
+            return await self._evaluated(request, request.script)
+
+    async def _evaluated(self, request: Evaluate, script: Script) -> Any:
         try:
             return await self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
         except NoScriptError:
             return await self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
 
     async def _command(self, request: Command) -> list[Any]:
-        async with self.hot.pipeline(transaction=False) as pipeline:
+        async with asyncio.timeout(self.patience), self.hot.pipeline(transaction=False) as pipeline:
             for command in request.commands:
                 pipeline.execute_command(*command)
             return await pipeline.execute()

@@ -16,6 +16,10 @@ class ConfigurationError(SessionCacheError):
     """A setting, URL or handed-in client cannot be used; nothing was started."""
 
 
+class UnsafeEviction(ConfigurationError):
+    """Redis may evict what only Redis knows; nothing was written."""
+
+
 class LayoutMismatch(ConfigurationError):
     """Redis or SQL was laid out with another number of partitions or another layout version."""
 

@@ -17,15 +17,13 @@ from typing import Any
 from zlib import crc32
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from sessioncache.config import Settings, masked
-from sessioncache.errors import ConfigurationError
+from sessioncache.config import Settings
 from sessioncache.metrics import Counters
+from sessioncache.pools import queue_pool
 
 log = logging.getLogger("sessioncache.nudge")
 
@@ -44,13 +42,7 @@ def queue_connection(settings: Settings) -> redis.Redis:
     Raises:
         ConfigurationError: the URL cannot be used.
     """
-    url, timeout = settings.queue_url or settings.redis_url, settings.redis_timeout
-    try:
-        return redis.Redis.from_url(
-            url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-        )
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"queue_url cannot be used: {masked(url)}; check port and options.") from error
+    return redis.Redis(connection_pool=queue_pool(settings))
 
 
 def enqueue(connection: redis.Redis, settings: Settings, lane: int) -> bool:

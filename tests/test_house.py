@@ -32,6 +32,7 @@ LAYERS = [
     ["sessioncache.keeper"],
     ["sessioncache.connect"],
     ["sessioncache.nudge", "sessioncache.startup", "sessioncache.ops", "sessioncache.process"],
+    ["sessioncache.pools"],
     ["sessioncache.transfer.exported", "sessioncache.transfer.importing", "sessioncache.transfer.exporting"],
     ["sessioncache.finding", "sessioncache.housekeeping"],
     ["sessioncache.lifecycle.deleting", "sessioncache.lifecycle.forking"],
@@ -52,7 +53,7 @@ LAYERS = [
     ["sessioncache.hot.reading"],
     ["sessioncache.hot.writing"],
     ["sessioncache.hot.draining"],
-    ["sessioncache.hot.change", "sessioncache.hot.leases"],
+    ["sessioncache.hot.change", "sessioncache.hot.leases", "sessioncache.hot.server"],
     ["sessioncache.hot"],
     ["sessioncache.repeat"],
     ["sessioncache.store.outgoing"],
@@ -82,6 +83,7 @@ LAYERS = [
     ["sessioncache.drivers"],
     ["sessioncache.flow", "sessioncache.state"],
     ["sessioncache.hooks"],
+    ["sessioncache.bounded"],
     ["sessioncache.borders", "sessioncache.near", "sessioncache.snapshot", "sessioncache.metrics", "sessioncache.schema"],
     ["sessioncache.transfer.nanobot", "sessioncache.transfer.hermes", "sessioncache.transfer.odysseus"],
     ["sessioncache.transfer.hermes_database"],
@@ -103,7 +105,7 @@ LAYERS = [
         "sessioncache.conversation.platforms",
     ],
     ["sessioncache.keys", "sessioncache.conversation.policy", "sessioncache.conversation.shapes"],
-    ["sessioncache.conversation", "sessioncache.arguments"],
+    ["sessioncache.conversation", "sessioncache.arguments", "sessioncache.sentinel"],
     ["sessioncache.errors"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -186,7 +188,7 @@ def test_the_constructors_agree(name):
 
 
 def test_flows_are_written_once():
-    """Only the driver and the awaiting door know of asyncio."""
+    """Only the driver, the awaiting door and its connections know of asyncio."""
     awaiting = {
         name
         for name, tree in modules().items()
@@ -194,7 +196,7 @@ def test_flows_are_written_once():
         if isinstance(node, ast.AsyncFunctionDef | ast.Await)
     }
     doors = {"sessioncache.client_async", "sessioncache.session_async", "sessioncache.renewal"}
-    assert awaiting == {"sessioncache.flow", "sessioncache.drivers", "sessioncache.connect"} | doors
+    assert awaiting == {"sessioncache.flow", "sessioncache.drivers", "sessioncache.connect", "sessioncache.bounded"} | doors
 
 
 def test_no_function_is_written_twice():

@@ -40,7 +40,7 @@ class Bench:
         self.state = State.of(Settings(**changes))
         self.keys = self.state.keyspace.of("k")
         self.partition = self.state.keyspace.of_partition(self.keys.partition)
-        self.driver = Blocking(self.client, None, self.rings, FirstTransaction(lambda _: None))
+        self.driver = Blocking(self.client, None, self.rings, FirstTransaction(lambda _: None), 2.0)
         original = self.client.execute_command
 
         def execute(name, *arguments, **options):

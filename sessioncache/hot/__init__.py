@@ -4,7 +4,7 @@ Every function is a flow. A script that finds no valid hot copy answers *miss*, 
 it is the business of `read_through`. Each script is idempotent by op id, token or nature, so `repeat` may send it again.
 
 `reading` brings copies in and reads them, `writing` changes sessions, `draining` empties the pending logs, `leases` are
-the holds and turns.
+the holds and turns; `server` is what the Redis server says of itself.
 
 Assumes that `Settings` and `Keyspace` are the same on every server; `startup` makes sure.
 """

@@ -1,0 +1,104 @@
+"""Pools of Redis connections, from addresses: a server, or the primary that Sentinels name.
+
+A pool has a bound and callers wait for a connection; behind Sentinels too, where redis-py's own pool would refuse them.
+Each new connection asks the Sentinels anew, one after the other, each for its share of the time of a command. Nothing is
+sent again by redis-py: `repeat` does that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AwaitingRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from sessioncache.bounded import AWAITING, BLOCKING, AwaitedPrimary, Primary
+from sessioncache.config import Settings, masked
+from sessioncache.errors import ConfigurationError
+from sessioncache.sentinel import Deployment, deployment
+
+_TCP_ONLY = frozenset({"socket_keepalive", "socket_connect_timeout"})
+# How many things one Sentinel may keep waiting for: a connection, a greeting, an answer.
+_WAITS = 3
+
+
+def blocking_pool(settings: Settings) -> redis.BlockingConnectionPool:
+    """The pool of a blocking door.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+    """
+    options = {"retry": Retry(NoBackoff(), 0), **_patient(settings)}
+    pool: redis.BlockingConnectionPool = _pool(
+        redis.BlockingConnectionPool, "redis_url", settings.redis_url, BLOCKING, settings, options
+    )
+    return pool
+
+
+def awaiting_pool(settings: Settings) -> redis.asyncio.BlockingConnectionPool:
+    """The pool of an awaiting door.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+    """
+    options = {"retry": AwaitingRetry(NoBackoff(), 0), **_patient(settings)}
+    pool: redis.asyncio.BlockingConnectionPool = _pool(
+        redis.asyncio.BlockingConnectionPool, "redis_url", settings.redis_url, AWAITING, settings, options
+    )
+    return pool
+
+
+def queue_pool(settings: Settings) -> redis.ConnectionPool:
+    """RQ's own pool, whose timeouts it changes; it takes what connections it needs.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+    """
+    url = settings.queue_url or settings.redis_url
+    pool: redis.ConnectionPool = _pool(
+        redis.ConnectionPool, "queue_url", url, BLOCKING, settings, {"retry": Retry(NoBackoff(), 0)}
+    )
+    return pool
+
+
+def _patient(settings: Settings) -> dict[str, Any]:
+    return {"max_connections": settings.max_connections, "timeout": settings.redis_timeout, "socket_keepalive": True}
+
+
+def _pool(kind: Any, name: str, url: str, classes: Any, settings: Settings, options: dict[str, Any]) -> Any:
+    patience = settings.redis_timeout
+    options |= {"socket_timeout": patience, "socket_connect_timeout": patience}
+    try:
+        found = deployment(url)
+        if found is None:
+            scheme = url.partition("://")[0]
+            fitting = {key: value for key, value in options.items() if scheme != "unix" or key not in _TCP_ONLY}
+            pool = kind.from_url(url, connection_class=classes[scheme], **fitting)
+        else:
+            pool = _managed(kind, found, classes[url.partition("://")[0]], patience, options)
+        pool.make_connection()  # connects nothing yet, but takes every option of the URL
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{name} cannot be used: {masked(url)}; check hosts, port and options.") from error
+    return pool
+
+
+def _managed(kind: Any, found: Deployment, connection: Any, patience: float, options: dict[str, Any]) -> Any:
+    """A pool whose connections ask Sentinels where the primary is."""
+    awaiting = connection in AWAITING.values()
+    told = redis.asyncio.connection.parse_url(found.url) if awaiting else redis.connection.parse_url(found.url)
+    told = {key: value for key, value in told.items() if key not in {"host", "port", "connection_class"}}
+    tls = {key: value for key, value in told.items() if key.startswith("ssl_")}
+    tls |= {"ssl": True} if found.url.startswith("rediss") else {}
+    share = patience / (_WAITS * len(found.sentinels))
+    asked = {
+        "socket_timeout": share,
+        "socket_connect_timeout": share,
+        "retry": options["retry"],
+        **found.credentials,
+        **tls,
+    }
+    primary = (AwaitedPrimary if awaiting else Primary)(found, asked)
+    return kind(connection_class=connection, connection_pool=primary, **{**options, **told})
