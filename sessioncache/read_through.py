@@ -18,10 +18,11 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from sessioncache.errors import HydrationTimeout, SessionCacheError
+from sessioncache.errors import HotTierFull, HydrationTimeout, SessionCacheError
 from sessioncache.flow import Flow, Interrupted, Pause, Transact
 from sessioncache.hot import reading
 from sessioncache.hot.reading import Found
+from sessioncache.hot.server import server_facts
 from sessioncache.keys import SessionKeys
 from sessioncache.message import Messages
 from sessioncache.near import Copy
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 FIRST_WAIT = 0.004
 LONGEST_WAIT = 0.05
+# So many copies may vanish during one call before it is asked why.
+LOSSES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +169,10 @@ def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]],
 
     Raises:
         HydrationTimeout: there was no valid hot copy within ``hydration_timeout``.
+        HotTierFull: Redis has no room for one, or evicts it at once.
     """
     deadline = time.monotonic() + state.settings.hydration_timeout
-    waits = pauses(FIRST_WAIT, LONGEST_WAIT)
+    waits, losses = pauses(FIRST_WAIT, LONGEST_WAIT), Losses()
     while True:
         reply = yield from attempt()
         if reply is not None:
@@ -179,17 +183,39 @@ def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]],
                 f"Session key {keys.session_key!r} was not hydrated within {state.settings.hydration_timeout} s; "
                 "see whether the database is slow, or raise hydration_timeout."
             )
-        if not (yield from _hydrate(state, keys, state.settings.window if window is None else window)):
+        yield from losses.looked_at(state, keys)
+        if not (yield from _hydrate(state, keys, state.settings.window if window is None else window, losses)):
             state.counters.add("hydration_waits")
             yield Pause(next(waits))
 
 
-def _hydrate(state: State, keys: SessionKeys, window: int) -> Flow[bool]:
+@dataclass(slots=True)
+class Losses:
+    """Copies this call brought, and lost; how many keys Redis had evicted when that was looked at."""
+
+    copies: int = 0
+    evicted: int | None = None
+
+    def looked_at(self, state: State, keys: SessionKeys) -> Flow[None]:
+        """Nothing, unless one copy after the other goes and Redis evicts meanwhile: bringing more would not help."""
+        if self.copies < LOSSES:
+            return
+        evicted = (yield from server_facts(state)).evicted
+        if self.evicted is not None and evicted > self.evicted:
+            raise HotTierFull(
+                f"Redis has reached maxmemory and evicts the copy of session key {keys.session_key!r} as soon as it is "
+                "brought back; flush, or give it more memory."
+            )
+        self.evicted = evicted
+
+
+def _hydrate(state: State, keys: SessionKeys, window: int, losses: Losses) -> Flow[bool]:
     """Bring the hot copy back, if nobody else is at it; True if there may be one now."""
     token = new_op_id()
     ours = yield from reading.lease(state, keys, token)
     if not ours:
         return ours is None
+    losses.copies += 1
     try:
         return (yield from _load_and_publish(state, keys, token, window))
     except (SessionCacheError, Interrupted):
