@@ -63,7 +63,7 @@ class AsyncSessionCache:
         """Over a Redis and a database; what is not given comes from ``SESSIONCACHE_*`` variables.
 
         Args:
-            redis_url: ``redis://``, ``rediss://`` or ``unix://``.
+            redis_url: ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``.
             database_url: ``sqlite://`` or ``postgresql://``, with or without a driver.
             settings: see `Settings`.
 
