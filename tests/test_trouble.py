@@ -11,12 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import trouble
+from conftest import binary_of
 from doors import DOORS, opener
+from servers import RedisServer
 from trouble import TroubledRedis, answers
 
 from sessioncache import AsyncSessionCache, HotTierRefused, HotTierUnavailable, SessionCache, Settings, scripts
@@ -214,6 +217,21 @@ def test_a_server_that_restarts(own_server, tmp_path, door):
         server.start()
         session.append({"content": "b"}, id="mine")
         assert texts(session) == ["a", "b"]
+
+
+def test_an_address_that_leads_to_another_server(one_stack, tmp_path, redis, door):
+    """As a name that is moved to the new primary: what is connected to the old one, a replica now, connects anew."""
+    with closing(RedisServer(binary_of("valkey9")).start()) as old, client(old.url) as raw:
+        redis.target = old.socket
+        with opener(Alone(redis.url, f"sqlite:///{tmp_path}/store.db"), door, timeout=3.0) as opened:
+            cache = opened()
+            session = cache.open(KEY)
+            session.append({"content": "a"})
+            assert cache.flush().left == 0
+            raw.execute_command("REPLICAOF", "127.0.0.1", "1")
+            redis.target = one_stack.server.socket
+            session.append({"content": "b"})
+            assert texts(session) == ["a", "b"]
 
 
 @pytest.mark.parametrize("stale", ["yes", "no"])
