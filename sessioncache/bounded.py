@@ -141,7 +141,7 @@ class _Awaited:
             raise
 
 
-class _Asking:
+class Asking:
     """Where the primary of a service is, from Sentinels that are asked anew each time; who knew it last is asked first."""
 
     is_master, check_connection = True, False
@@ -155,7 +155,7 @@ class _Asking:
         self._sentinels = [first, *(one for one in self._sentinels if one != first)]
 
 
-class Primary(_Asking):
+class Primary(Asking):
     """For blocking connections."""
 
     def get_master_address(self) -> tuple[str, int]:
@@ -170,7 +170,7 @@ class Primary(_Asking):
         return found
 
 
-class AwaitedPrimary(_Asking):
+class AwaitedPrimary(Asking):
     """For awaiting connections."""
 
     async def get_master_address(self) -> tuple[str, int]:

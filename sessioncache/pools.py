@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry as AwaitingRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from sessioncache.bounded import AWAITING, BLOCKING, AwaitedPrimary, Primary
+from sessioncache.bounded import AWAITING, BLOCKING, Asking, AwaitedPrimary, Primary
 from sessioncache.config import Settings, masked
 from sessioncache.errors import ConfigurationError
 from sessioncache.sentinel import Deployment, deployment
@@ -69,36 +69,26 @@ def _patient(settings: Settings) -> dict[str, Any]:
 
 
 def _pool(kind: Any, name: str, url: str, classes: Any, settings: Settings, options: dict[str, Any]) -> Any:
-    patience = settings.redis_timeout
+    patience, scheme = settings.redis_timeout, url.partition("://")[0]
     options |= {"socket_timeout": patience, "socket_connect_timeout": patience}
+    options = {key: value for key, value in options.items() if scheme != "unix" or key not in _TCP_ONLY}
+    parse = redis.connection.parse_url if classes is BLOCKING else redis.asyncio.connection.parse_url
     try:
         found = deployment(url)
-        if found is None:
-            scheme = url.partition("://")[0]
-            fitting = {key: value for key, value in options.items() if scheme != "unix" or key not in _TCP_ONLY}
-            pool = kind.from_url(url, connection_class=classes[scheme], **fitting)
-        else:
-            pool = _managed(kind, found, classes[url.partition("://")[0]], patience, options)
+        told = {**options, **parse(found.url if found else url), "connection_class": classes[scheme]}
+        if found:
+            told["connection_pool"] = _primary(found, told, patience, Primary if classes is BLOCKING else AwaitedPrimary)
+        pool = kind(**told)
         pool.make_connection()  # connects nothing yet, but takes every option of the URL
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{name} cannot be used: {masked(url)}; check hosts, port and options.") from error
     return pool
 
 
-def _managed(kind: Any, found: Deployment, connection: Any, patience: float, options: dict[str, Any]) -> Any:
-    """A pool whose connections ask Sentinels where the primary is."""
-    awaiting = connection in AWAITING.values()
-    told = redis.asyncio.connection.parse_url(found.url) if awaiting else redis.connection.parse_url(found.url)
-    told = {key: value for key, value in told.items() if key not in {"host", "port", "connection_class"}}
+def _primary(found: Deployment, told: dict[str, Any], patience: float, kind: type[Asking]) -> Asking:
+    """Who asks the Sentinels; these are spoken to as Redis is, in what concerns TLS."""
     tls = {key: value for key, value in told.items() if key.startswith("ssl_")}
     tls |= {"ssl": True} if found.url.startswith("rediss") else {}
     share = patience / (_WAITS * len(found.sentinels))
-    asked = {
-        "socket_timeout": share,
-        "socket_connect_timeout": share,
-        "retry": options["retry"],
-        **found.credentials,
-        **tls,
-    }
-    primary = (AwaitedPrimary if awaiting else Primary)(found, asked)
-    return kind(connection_class=connection, connection_pool=primary, **{**options, **told})
+    times = {"socket_timeout": share, "socket_connect_timeout": share, "retry": told["retry"]}
+    return kind(found, {**times, **found.credentials, **tls})
