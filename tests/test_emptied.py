@@ -37,7 +37,7 @@ def texts(session: Any) -> list[str]:
     return [one["content"] for one in session.history()]
 
 
-@pytest.fixture(params=[("FLUSHALL", "blocking"), ("FLUSHALL", "awaiting"), ("replaced", "blocking")], ids="-".join)
+@pytest.fixture(params=[("FLUSHALL", "blocking"), ("replaced", "awaiting")], ids="-".join)
 def at(request: pytest.FixtureRequest, tmp_path) -> Iterator[Place]:
     """Emptied in each way, seen through each door."""
     how, door = request.param

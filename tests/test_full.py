@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
+from conftest import binary_of
 from doors import opener
+from servers import RedisServer
 
 from sessioncache import HotTierFull, SessionCache, Settings, UnsafeEviction
 from sessioncache.connect import BlockingConnections
@@ -76,17 +79,23 @@ class Filled:
         return all([one["content"] for one in self.cache.get(key).history()] == words for key, words in self.told.items())
 
 
-@pytest.fixture(params=[("noeviction", "blocking"), ("volatile-lru", "awaiting")], ids=lambda pair: pair[0])
-def full(request, own_server, tmp_path):
+def _places(*pairs: tuple[str, str]) -> list[Any]:
+    """Policies and doors, on Valkey, and on Redis 7 where there is time."""
+    redis_7 = [pytest.param(("redis7", *pair), marks=pytest.mark.long, id=f"redis7-{pair[0]}") for pair in pairs]
+    return [*(pytest.param(("valkey9", *pair), id="-".join(pair)) for pair in pairs), *redis_7]
+
+
+@pytest.fixture(params=_places(("noeviction", "blocking"), ("volatile-lru", "awaiting")))
+def full(request, tmp_path):
     """Full, under each policy that may be."""
-    policy, door = request.param
-    server = own_server(maxmemory="32mb", **{"maxmemory-policy": policy})
+    name, policy, door = request.param
+    server = RedisServer(binary_of(name), maxmemory="32mb", **{"maxmemory-policy": policy}).start()
 
     class Place:
         def settings(self, **changes: Any) -> Settings:
             return Settings(redis_url=server.url, database_url=f"sqlite:///{tmp_path}/store.db", **changes)
 
-    with opener(Place(), door, hydration_timeout=30.0, near_sessions=0) as opened:
+    with closing(server), opener(Place(), door, hydration_timeout=30.0, near_sessions=0) as opened:
         filled = Filled(server, opened())
         filled.fill()
         yield filled
@@ -151,7 +160,7 @@ def test_a_full_redis_loses_nothing_and_serves_again(full):
         assert full.cache.stats().dead == 0
 
 
-@pytest.mark.parametrize("full", [("noeviction", "blocking"), ("noeviction", "awaiting")], indirect=True)
+@pytest.mark.parametrize("full", _places(("noeviction", "blocking")), indirect=True)
 def test_what_a_full_redis_refuses_it_refuses_whole(full):
     """Every change and every hydration: `HotTierFull`, and not a byte of log, history or meta is another; reads work."""
     with redis.Redis.from_url(full.server.url) as raw:

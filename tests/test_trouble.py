@@ -42,7 +42,6 @@ ERRORS = {
     "max clients": "-ERR max number of clients reached",
 }
 TROUBLES = {
-    **{name: answers(reply) for name, reply in ERRORS.items()},
     "NOSCRIPT": answers("-NOSCRIPT No matching script. Please use EVAL."),
     "garbage": answers("GARBAGE"),
     "cut before": trouble.cut_before,
@@ -58,6 +57,13 @@ TROUBLES = {
 def door(request: pytest.FixtureRequest) -> str:
     """Which door."""
     return request.param
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """One of the test's own, which forgets nothing."""
+    with closing(RedisServer(binary_of("valkey9"), appendonly="yes", appendfsync="always")) as made:
+        yield made.start()
 
 
 @pytest.fixture
@@ -89,6 +95,20 @@ def _word() -> bytes:
     return scripts.APPEND.sha.encode()
 
 
+def test_an_error_that_passes_is_not_seen(one_stack, redis, door):
+    """Each of those that pass by themselves: the call succeeds, having happened once, and so does a read."""
+    with opener(Through(one_stack, redis.url), door) as opened:
+        session, sent = opened().open(KEY), []
+        for name, reply in ERRORS.items():
+            redis.give(answers(reply), _word(), 1)
+            session.append({"content": name})
+            sent.append(name)
+            assert redis.met == 1, name
+            redis.give(answers(reply), scripts.READ.sha.encode(), 1)
+            assert texts(session) == sent
+            assert redis.met == 1, name
+
+
 @pytest.mark.parametrize("name", TROUBLES)
 def test_trouble_that_passes_is_not_seen(one_stack, redis, door, name):
     """The call succeeds, having happened once; so do a read and the calls after it, which get their own replies."""
@@ -105,19 +125,18 @@ def test_trouble_that_passes_is_not_seen(one_stack, redis, door, name):
         assert texts(session) == ["a", "b", "c"]
 
 
-LASTING = [
-    "LOADING",
-    "READONLY",
-    "MASTERDOWN",
-    "garbage",
-    "cut after",
-    "silence",
-    "half a reply and silence",
-    "a reply in drops",
-]
+LASTING = {
+    "LOADING": answers(ERRORS["LOADING"]),
+    "silence": trouble.never,
+    "half a reply and silence": trouble.Late(),
+    "a reply in drops": trouble.trickle,
+}
+RARER = {name: answers(ERRORS[name]) for name in ERRORS if name != "LOADING"} | {
+    name: TROUBLES[name] for name in ("garbage", "cut before", "cut after", "half a reply")
+}
 
 
-@pytest.mark.parametrize("name", LASTING)
+@pytest.mark.parametrize("name", [*LASTING, *(pytest.param(name, marks=pytest.mark.long) for name in RARER)])
 def test_trouble_that_stays_is_an_error_in_time(one_stack, redis, door, name):
     """`HotTierUnavailable` within `timeout`, on a write and a read; afterwards the same handle works, the same id once."""
     with opener(Through(one_stack, redis.url), door, **QUICK) as opened:
@@ -125,7 +144,7 @@ def test_trouble_that_stays_is_an_error_in_time(one_stack, redis, door, name):
         session = cache.open(KEY)
         session.append({"content": "a"})
         for word, call in ((_word(), lambda: session.append({"content": "b"}, id="mine")), (b"EVALSHA", session.history)):
-            redis.give(TROUBLES[name], word, 1000)
+            redis.give((LASTING | RARER)[name], word, 1000)
             began = time.monotonic()
             with pytest.raises(HotTierUnavailable):
                 call()
@@ -155,14 +174,26 @@ def test_an_error_that_stays_is_no_matter_of_time(one_stack, redis, door):
         assert texts(session) == []
 
 
-@pytest.mark.parametrize("word", [b"SCRIPT", b"script"])
-def test_a_flushed_script_cache_costs_one_more_round_trip(some_stack, door, word):
+def test_a_server_that_is_slow_at_every_step(one_stack, redis, door):
+    """Greeting and command together take no longer than one command may."""
+    with opener(Through(one_stack, redis.url), door, redis_timeout=0.5, timeout=0.5) as opened:
+        cache = opened()
+        redis.give(trouble.tardy, b"", 1000)
+        with pytest.raises(HotTierUnavailable):
+            cache.open(KEY)
+        assert redis.met >= 2
+    with opener(Through(one_stack, redis.url), door) as opened:
+        redis.times = 0
+        assert texts(opened().open(KEY)) == []
+
+
+def test_a_flushed_script_cache_costs_one_more_round_trip(some_stack, door):
     """Every call goes on, and Redis knows the script again."""
     with opener(some_stack, door) as opened, some_stack.raw() as raw:
         cache = opened()
         session = cache.open(KEY)
         for at in range(3):
-            raw.execute_command(word, "FLUSH")
+            raw.script_flush()
             session.append({"content": str(at)})
             raw.script_flush()
             assert texts(session) == [str(n) for n in range(at + 1)]
@@ -171,11 +202,9 @@ def test_a_flushed_script_cache_costs_one_more_round_trip(some_stack, door, word
         assert raw.script_exists(scripts.APPEND.sha) == [False]
 
 
-def test_a_server_that_stands_still(own_server, tmp_path, door):
+def test_a_server_that_stands_still(server, tmp_path, door):
     """Stopped in the middle: an error in time; what it does late is not done twice, nor answered to others."""
-    server = own_server()
-    stack = Alone(server.url, f"sqlite:///{tmp_path}/store.db")
-    with opener(stack, door, **QUICK) as opened:
+    with opener(Alone(server.url, f"sqlite:///{tmp_path}/store.db"), door, **QUICK) as opened:
         session = opened().open(KEY)
         session.append({"content": "a"})
         os.kill(server.process.pid, signal.SIGSTOP)
@@ -203,9 +232,8 @@ class Alone:
         return Settings(redis_url=self.redis_url, database_url=self.database_url, **changes)
 
 
-def test_a_server_that_restarts(own_server, tmp_path, door):
+def test_a_server_that_restarts(server, tmp_path, door):
     """Away: an error in time; back with its file: the same handle goes on, with all that was acknowledged."""
-    server = own_server(appendonly="yes", appendfsync="always")
     with opener(Alone(server.url, f"sqlite:///{tmp_path}/store.db"), door, **QUICK) as opened:
         session = opened().open(KEY)
         session.append({"content": "a"})
@@ -234,7 +262,7 @@ def test_an_address_that_leads_to_another_server(one_stack, tmp_path, redis, doo
             assert texts(session) == ["a", "b"]
 
 
-@pytest.mark.parametrize("stale", ["yes", "no"])
+@pytest.mark.parametrize(("stale", "door"), [("yes", "blocking"), ("no", "awaiting")], indirect=["door"])
 def test_a_server_that_is_a_replica_for_a_while(own_server, tmp_path, door, stale):
     """READONLY and MASTERDOWN as servers say them: an error in time, then the same handle goes on."""
     server = own_server(**{"replica-serve-stale-data": stale})
@@ -244,7 +272,7 @@ def test_a_server_that_is_a_replica_for_a_while(own_server, tmp_path, door, stal
         session.append({"content": "a"})
         with client(server.url) as raw:
             raw.execute_command("REPLICAOF", "127.0.0.1", "1")
-            for call in (lambda: session.append({"content": "b"}, id="mine"), session.history, cache.flush):
+            for call in (lambda: session.append({"content": "b"}, id="mine"), cache.flush):
                 with pytest.raises(HotTierUnavailable):
                     call()
             raw.execute_command("REPLICAOF", "NO", "ONE")
@@ -253,6 +281,7 @@ def test_a_server_that_is_a_replica_for_a_while(own_server, tmp_path, door, stal
         assert cache.flush().left == 0
 
 
+@pytest.mark.parametrize("door", ["blocking"], indirect=True)
 def test_a_server_that_cannot_save(own_server, tmp_path, door):
     """MISCONF as servers say it: an error in time and nothing written, then the same handle goes on."""
     server = own_server(save="900 1", dbfilename="blocked.rdb")

@@ -72,6 +72,13 @@ def trickle(client: socket.socket, server: socket.socket, request: bytes) -> boo
     return False
 
 
+def tardy(client: socket.socket, server: socket.socket, request: bytes) -> bool:
+    """It is executed; the reply comes late, but not too late."""
+    time.sleep(0.4)
+    client.sendall(_executed(server, request))
+    return True
+
+
 def _executed(server: socket.socket, request: bytes) -> bytes:
     server.sendall(request)
     return server.recv(1 << 20)
