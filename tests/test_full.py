@@ -16,6 +16,7 @@ from servers import RedisServer
 from sessioncache import HotTierFull, SessionCache, Settings, UnsafeEviction
 from sessioncache.connect import BlockingConnections
 from sessioncache.hot.server import eviction_refusal, server_facts
+from sessioncache.write_behind import drain_lane
 
 MEMORY = 32 * 2**20
 LARGE = 512 * 2**10
@@ -162,7 +163,10 @@ def test_a_full_redis_loses_nothing_and_serves_again(full):
 
 @pytest.mark.parametrize("full", _places(("noeviction", "blocking")), indirect=True)
 def test_what_a_full_redis_refuses_it_refuses_whole(full):
-    """Every change and every hydration: `HotTierFull`, and not a byte of log, history or meta is another; reads work."""
+    """Every change and every hydration: `HotTierFull`, and not a byte of log, history or meta is another.
+
+    Reads work, and so do a flush and what a worker does.
+    """
     with redis.Redis.from_url(full.server.url) as raw:
         session, cold = full.sessions["k0"], full.sessions["k1"]
         cold.history()
@@ -177,6 +181,8 @@ def test_what_a_full_redis_refuses_it_refuses_whole(full):
         assert raw.keys("*:lease:*") == []
         assert [one["content"] for one in session.history()] == full.told["k0"]
         assert full.cache.flush("k1").left == 0
+        drained = full.cache._connections.run(drain_lane(full.cache._state, 0, 1, lambda: False))
+        assert (drained.ops > 0, drained.stopped) == (True, {})
         raw.config_set("maxmemory", MEMORY)
         assert full.complete()
 
