@@ -24,6 +24,9 @@ from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from sessioncache.sentinel import Deployment
 
+# So many seconds are not worth a system call: the socket's own timeout does, as long as hardly any time has gone.
+AT_ONCE = 0.01
+
 _thread = threading.local()
 
 
@@ -84,8 +87,9 @@ class _Timed:
 
     def _narrow(self) -> None:
         seconds = left()
-        if seconds is not None or self._narrowed:
-            self._plain.settimeout(self._usual if seconds is None else seconds)
+        if not self._narrowed and (seconds is None or seconds > (self._usual or 0) - AT_ONCE > 0):
+            return
+        self._plain.settimeout(self._usual if seconds is None else seconds)
         self._narrowed = seconds is not None
 
 
