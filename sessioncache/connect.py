@@ -116,7 +116,9 @@ class AwaitingConnections:
 
     async def close(self) -> None:
         """Send what nudges wait, and close what was opened here."""
-        await asyncio.to_thread(self._bell.close)
-        if self._owned:
-            await self._hot.connection_pool.disconnect()
-            await self._engine.dispose()
+        try:
+            await asyncio.to_thread(self._bell.close)
+        finally:  # also where the caller is cancelled
+            if self._owned:
+                await self._hot.connection_pool.disconnect()
+                await self._engine.dispose()

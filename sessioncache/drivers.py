@@ -115,8 +115,17 @@ class Blocking:
     }
 
 
+def _cancellations() -> int:
+    """How often the task that runs now was asked to cancel itself."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
 class Awaiting:
-    """Performs requests by awaiting."""
+    """Performs requests by awaiting. A cancellation that came meanwhile is always raised.
+
+    What is awaited may swallow it: `asyncio.wait_for`, which redis-py sends by, does in Python 3.11.
+    """
 
     def __init__(
         self, hot: redis.asyncio.Redis, engine: AsyncEngine, bell: Bell, first: FirstTransaction, patience: float
@@ -125,10 +134,21 @@ class Awaiting:
 
     async def perform(self, request: Request) -> Any:
         """The reply to one request."""
+        before = _cancellations()
         try:
-            return await self._performers[type(request)](self, request)
-        except FOREIGN as error:
-            raise translate(error, of_store=type(request) is Transact) from error
+            reply = await self._performers[type(request)](self, request)
+        except Exception as error:
+            self._heed(before)
+            if isinstance(error, FOREIGN):
+                raise translate(error, of_store=type(request) is Transact) from error
+            raise
+        self._heed(before)
+        return reply
+
+    @staticmethod
+    def _heed(before: int) -> None:
+        if _cancellations() > before:
+            raise asyncio.CancelledError
 
     async def _evaluate(self, request: Evaluate) -> Any:
         async with asyncio.timeout(self.patience):

@@ -187,7 +187,11 @@ def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]],
 def _hydrate(state: State, keys: SessionKeys, window: int) -> Flow[bool]:
     """Bring the hot copy back, if nobody else is at it; True if there may be one now."""
     token = new_op_id()
-    ours = yield from reading.lease(state, keys, token)
+    try:
+        ours = yield from reading.lease(state, keys, token)
+    except Interrupted:  # it may be ours all the same
+        yield from reading.release(state, keys, token)
+        raise
     if not ours:
         return ours is None
     try:

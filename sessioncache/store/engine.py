@@ -55,6 +55,7 @@ def prepared(engine: Engine) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "invalidate", _roll_back_sqlite)
     _engines.add(engine)
     return engine
 
@@ -101,3 +102,9 @@ def _to_wal(cursor: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(WRITES, True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _roll_back_sqlite(connection: Any, _record: object, error: BaseException | None) -> None:
+    """Roll back what was interrupted: closed alone, it keeps its lock while anything refers to a statement of it."""
+    if error is not None and not isinstance(error, Exception):
+        connection.rollback()
