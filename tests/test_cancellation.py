@@ -234,16 +234,15 @@ def test_a_call_that_asks_sql_is_cancelled_at_any_await(some_stack, name, way):
 
 def test_a_cancelled_transaction_is_rolled_back_at_once(one_stack):
     """SQLite keeps the lock of a closed connection while anything refers to a statement, as what was cancelled does."""
-    kept = []
 
     async def work() -> None:
         async with AsyncSessionCache(settings=one_stack.settings()) as cache:
-            session = await cache.open("dm:0")
-            for at in range(1, 15):
+            for at in range(1, 45):
+                session = await cache.open(f"dm:{at}")
                 await session.append(says("a"))
-                task = asyncio.create_task(Cancelled(cache.flush(), at, "waiting").result())
-                kept.append(await asyncio.gather(task, return_exceptions=True))
-                flushing = asyncio.create_task(cache.flush("dm:0"))
+                task = asyncio.create_task(Cancelled(session.messages(before=1000), at, "waiting").result())
+                await asyncio.wait([task])
+                flushing = asyncio.create_task(cache.flush(session.key))
                 await asyncio.wait([flushing], timeout=4)  # below the time that a lock is waited for
                 assert flushing.done()
                 flushing.result()
