@@ -7,6 +7,7 @@ An error of the outside world is translated here (`borders`) and raised as ours,
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,11 +60,41 @@ class FirstTransaction:
         return result
 
 
+class Gate:
+    """What threads pass through and one closes, waiting until nobody is inside."""
+
+    def __init__(self) -> None:
+        self._condition, self._inside, self._closed = threading.Condition(), 0, False
+
+    def __enter__(self) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._inside -= 1
+            self._condition.notify_all()
+
+    def close(self, timeout: float) -> None:
+        """Let nobody in any more, and wait for those inside, at most so many seconds."""
+        with self._condition:
+            self._closed = True
+            self._condition.wait_for(lambda: not self._inside, timeout)
+
+    def open(self) -> None:
+        """Let everybody in again."""
+        with self._condition:
+            self._closed = False
+            self._condition.notify_all()
+
+
 class Blocking:
-    """Performs requests by blocking."""
+    """Performs requests by blocking. While ``gate`` is closed no transaction begins."""
 
     def __init__(self, hot: redis.Redis, engine: Engine, bell: Bell, first: FirstTransaction, patience: float) -> None:
         self.hot, self.engine, self.bell, self.first, self.patience = hot, engine, bell, first, patience
+        self.gate = Gate()
 
     def perform(self, request: Request) -> Any:
         """The reply to one request."""
@@ -90,7 +121,7 @@ class Blocking:
 
     def _transact(self, request: Transact) -> Any:
         options = _isolation(self.engine, writes=request.writes)
-        with self.engine.connect().execution_options(**options) as connection, connection.begin():
+        with self.gate, self.engine.connect().execution_options(**options) as connection, connection.begin():
             return self.first.checked(request.work, connection)
 
     def _ring(self, request: Ring) -> None:

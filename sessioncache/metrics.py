@@ -29,6 +29,10 @@ class Counters:
     """Numbers that only grow. Safe to use from any thread."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin at zero, with a lock of its own: after a fork a thread that is not there may hold the other."""
         self._lock = threading.Lock()
         self._values = dict.fromkeys(NAMES, 0)
 

@@ -8,6 +8,7 @@ sent again by redis-py: `repeat` does that.
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import redis
@@ -26,16 +27,25 @@ _TCP_ONLY = frozenset({"socket_keepalive", "socket_connect_timeout"})
 _WAITS = 3
 
 
-def blocking_pool(settings: Settings) -> redis.BlockingConnectionPool:
+class BlockingPool(redis.BlockingConnectionPool):
+    """A pool that takes no connection back whose reply may be unread because its thread was interrupted."""
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back, closed if this thread is ending."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, Exception):
+            connection.disconnect()
+        super().release(connection)  # type: ignore[no-untyped-call]
+
+
+def blocking_pool(settings: Settings) -> BlockingPool:
     """The pool of a blocking door.
 
     Raises:
         ConfigurationError: the URL cannot be used.
     """
     options = {"retry": Retry(NoBackoff(), 0), **_patient(settings)}
-    pool: redis.BlockingConnectionPool = _pool(
-        redis.BlockingConnectionPool, "redis_url", settings.redis_url, BLOCKING, settings, options
-    )
+    pool: BlockingPool = _pool(BlockingPool, "redis_url", settings.redis_url, BLOCKING, settings, options)
     return pool
 
 

@@ -196,7 +196,17 @@ def test_flows_are_written_once():
         if isinstance(node, ast.AsyncFunctionDef | ast.Await)
     }
     doors = {"sessioncache.client_async", "sessioncache.session_async", "sessioncache.renewal"}
-    assert awaiting == {"sessioncache.flow", "sessioncache.drivers", "sessioncache.connect", "sessioncache.bounded", "sessioncache.pools"} | doors
+    assert (
+        awaiting
+        == {
+            "sessioncache.flow",
+            "sessioncache.drivers",
+            "sessioncache.connect",
+            "sessioncache.bounded",
+            "sessioncache.pools",
+        }
+        | doors
+    )
 
 
 def test_no_function_is_written_twice():

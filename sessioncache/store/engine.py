@@ -15,7 +15,7 @@ import time
 import weakref
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Pool, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -29,8 +29,13 @@ PRIMARY_CODE = 0xFF
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
+# Kept for ever in a forked child: SQLite must not even close there what the parent opened.
+_of_parent: list[Pool] = []
+
+
 def _after_fork() -> None:
     for engine in list(_engines):
+        _of_parent.append(engine.pool)
         engine.dispose(close=False)
 
 
