@@ -13,6 +13,7 @@ NAMES = (
     "hydrations",  # hot copies published
     "hydration_waits",  # pauses while another process hydrated
     "sql_loads",  # snapshots loaded from the store to hydrate
+    "stale_reads",  # reads that Redis could not serve and SQL did
     "sql_pages",  # pages read below the hot window
     "transactions",  # committed drain transactions
     "ops_drained",

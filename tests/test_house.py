@@ -44,6 +44,7 @@ LAYERS = [
         "sessioncache.lifecycle.details",
         "sessioncache.lifecycle.leases",
     ],
+    ["sessioncache.lifecycle.stale"],
     ["sessioncache.lifecycle.handle"],
     ["sessioncache.lifecycle"],
     ["sessioncache.dead"],
