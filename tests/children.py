@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import select
 import signal
 import threading
@@ -20,9 +21,11 @@ from sessioncache import AsyncSessionCache, SessionCache, write_behind
 from sessioncache.commit import commit
 from sessioncache.config import Settings
 from sessioncache.connect import BlockingConnections
+from sessioncache.flow import Request, Transact
 from sessioncache.hot import draining
 from sessioncache.op import parse
 from sessioncache.process import end_with_parent
+from sessioncache.store import load
 from sessioncache.store.planned import Log
 
 
@@ -178,3 +181,48 @@ def _forked(work: Callable[[], None], wrong: list[str]) -> list[str]:
             return ["a child never came to its end"]
         os.waitpid(pid, 0)
         return told.read().splitlines()
+
+
+def hydrate_and_hang(settings: Settings, keys: list[str], parent: int) -> None:
+    """Take the lease of every key, and hang in the load: to be killed there."""
+    end_with_parent(parent)
+    cache = SessionCache(settings=settings)
+    perform = cache._connections.driver.perform
+
+    def hang(request: Request) -> object:
+        if isinstance(request, Transact) and request.work.func is load.snapshot:
+            time.sleep(600)
+        return perform(request)
+
+    cache.stats()
+    cache._connections.driver.perform = hang
+    threads = [threading.Thread(target=cache.get, args=(key,), daemon=True) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def read_all(settings: Settings, keys: list[str], readers: int, seed: int) -> tuple[dict[str, int], list[str], float]:
+    """Threads that read all sessions, each in an order of its own: counters, what was wrong, and the longest wait."""
+    wrong: list[str] = []
+    waits = [0.0]
+
+    def read(chance: random.Random) -> None:
+        for key in chance.sample(keys, len(keys)):
+            start = time.monotonic()
+            try:
+                found = [one["content"] for one in cache.get(key).history()]
+            except Exception as error:  # noqa: BLE001 - told to the test
+                found = [repr(error)]
+            waits.append(time.monotonic() - start)
+            if found != [f"{key} {n}" for n in range(len(found) or 1)]:
+                wrong.append(f"{key}: {found[:2]}")
+
+    with SessionCache(settings=settings) as cache:
+        threads = [threading.Thread(target=read, args=(random.Random(seed * readers + n),)) for n in range(readers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return cache._state.counters.snapshot(), wrong, max(waits)

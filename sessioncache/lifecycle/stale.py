@@ -1,8 +1,8 @@
 """Reading while Redis is away: what SQL has of a session, marked stale, where the setting ``stale_reads`` allows it.
 
-Guarantees: without the setting nothing of this happens (I9); what is read is of the session that was asked for and of its
-owner (I6); what SQL does not know is never said not to be, because it may be pending: then the error of Redis stands; nothing
-is kept, so that the next read after Redis is back is as true as ever.
+Guarantees: without the setting nothing of this happens (I9); what is read is of the session that was asked for and of
+its owner (I6); what SQL does not know is never said not to be, because it may be pending: then the error of Redis stands;
+nothing is kept, so that the next read after Redis is back is as true as ever.
 
 Assumes that what is read here is shown and not acted on: whoever changes anything reads the hot tier.
 """
