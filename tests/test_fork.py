@@ -17,11 +17,11 @@ from sessioncache import AsyncSessionCache, ConfigurationError
 FORKS = 6
 
 
-def test_parent_and_children_go_on_at_once(stack):
+def test_parent_and_children_go_on_at_once(some_stack):
     """Nobody reads another's reply, nobody waits for a lock of a thread that is not there, nothing is lost."""
     with processes(1) as pool:
-        assert pool.submit(fork_while_threads_work, stack.settings(), FORKS).result() == []
-    with stack.cache() as cache:
+        assert pool.submit(fork_while_threads_work, some_stack.settings(), FORKS).result() == []
+    with some_stack.cache() as cache:
         cache.flush()
         for name in [f"child {n}" for n in range(FORKS)] + [f"thread {n}" for n in range(4)]:
             words = [one["content"] for one in cache.get(name).history()]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Stack
+from conftest import Stack, binary_of
 from doors import DOORS, opener
+from servers import RedisServer
 
 from sessioncache import (
     HotTierUnavailable,
@@ -23,12 +24,13 @@ def says(content: str) -> dict:
 
 
 @pytest.fixture(params=DOORS)
-def away(request, own_server, tmp_path):
+def away(request, tmp_path):
     """A door over a Redis that can go and come back with its data."""
-    server = own_server(appendonly="yes", appendfsync="always")
+    server = RedisServer(binary_of("valkey9"), appendonly="yes", appendfsync="always").start()
     stack = Stack("own", server, server.url, f"sqlite:///{tmp_path}/store.db")
     with opener(stack, request.param, **QUICK) as door:
         yield server, door
+    server.close()
 
 
 def test_every_history_is_served_and_marked(away):
