@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
-import threading
-import time
+import sys
 import warnings
 
 import pytest
@@ -109,34 +107,48 @@ def test_a_reply_that_nobody_read_is_never_the_next_callers(one_stack, monkeypat
         assert session.history() == [{"content": "a"}, {"content": "b"}]
 
 
-def test_threads_that_die_anywhere_harm_nobody(one_stack):
-    """Exceptions are thrown into threads at any moment; every other call gets its own reply, then and afterwards."""
-    with one_stack.cache() as cache:
-        wrong: list[str] = []
+class Ends:
+    """A trace function that ends its thread at the n-th line of redis-py where it sends or reads."""
 
-        def talk(name: str) -> None:
-            session = cache.open(name)
-            for n in range(10_000):
-                (record,) = session.append({"content": f"{name} {n}"})
-                if record.data["content"] != f"{name} {n}":
-                    wrong.append(name)
+    SENDING = frozenset({"_send_command_parse_response", "send_command", "send_packed_command"})
+    READING = frozenset({"parse_response", "read_response"})
 
-        def dies(name: str) -> None:
+    def __init__(self, at: int) -> None:
+        self.at, self.count = at, 0
+
+    def __call__(self, frame, event, _argument):
+        code = frame.f_code
+        if "redis" not in code.co_filename or code.co_name not in self.SENDING | self.READING:
+            return None
+        if event == "line":
+            self.count += 1
+            if self.count == self.at:
+                sys.settrace(None)
+                raise SystemExit
+        return self
+
+
+def test_a_thread_ends_at_any_line(one_stack, monkeypatch):
+    """Wherever it ends in the middle of a request, the next one gets its own reply, and it happened or not."""
+    with one_stack.cache(max_connections=1) as cache:
+        session, hot = cache.open("dm:1"), cache._connections._hot
+        monkeypatch.setattr(hot.connection_pool.connection_class, "can_read", lambda *_: False)
+        at, ended = 0, True
+        while ended:
+            at += 1
+            session.append({"content": "warm"}, id="warm")
+            ends = Ends(at)
+            sys.settrace(ends)
             try:
-                talk(name)
+                session.append({"content": str(at)}, id=str(at))
+                ended = False
             except SystemExit:
-                return
-
-        for n in range(60):
-            threads = [threading.Thread(target=dies, args=(f"dm:{n}-{m}",)) for m in range(2)]
-            for thread in threads:
-                thread.start()
-            time.sleep(0.002 + n * 0.0002)
-            for thread in threads:
-                while thread.is_alive():
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
-                    thread.join(0.05)
-            tags = [f"tag {m}".encode() for m in range(4)]
-            assert [cache._connections._hot.execute_command("ECHO", tag) for tag in tags] == tags
-        assert wrong == []
-        assert cache.open("dm:last").append({"content": "a"})[0].data == {"content": "a"}
+                ended = True
+            finally:
+                sys.settrace(None)
+            tag = f"tag {at}".encode()
+            assert hot.execute_command("ECHO", tag) == tag
+            assert session.append({"content": str(at)}, id=str(at))[0].data == {"content": str(at)}
+        assert at > 10
+        said = [one["content"] for one in session.history() if one["content"] != "warm"]
+        assert said == [str(n) for n in range(1, at + 1)]
