@@ -52,7 +52,7 @@ from sessioncache.housekeeping import Kept
 from sessioncache.info import Info, Usage
 from sessioncache.lifecycle.deleting import Erased
 from sessioncache.lifecycle.opening import Begins
-from sessioncache.message import Messages, Record
+from sessioncache.message import Messages, Record, StaleHistory
 from sessioncache.ops import Stats
 from sessioncache.session import Session
 from sessioncache.session_async import AsyncSession
@@ -104,6 +104,7 @@ __all__ = [
     "SessionNotFound",
     "SessionSource",
     "Settings",
+    "StaleHistory",
     "Stats",
     "StoreRefused",
     "StoreUnavailable",

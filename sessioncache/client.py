@@ -130,7 +130,7 @@ class SessionCache:
         Raises:
             SessionNotFound: there is none, or it is not this owner's.
         """
-        return self._as(opening.get_session(self._state, opening.key_of(self._state, session_key), owner))
+        return self._as(opening.shown(self._state, opening.key_of(self._state, session_key), owner))
 
     def resume(self, session_id: str, *, owner: str | None = None) -> Session:
         """An ended session, current under its key again; what is current there ends.

@@ -133,7 +133,7 @@ class AsyncSessionCache:
         Raises:
             SessionNotFound: there is none, or it is not this owner's.
         """
-        return await self._as(opening.get_session(self._state, opening.key_of(self._state, session_key), owner))
+        return await self._as(opening.shown(self._state, opening.key_of(self._state, session_key), owner))
 
     async def resume(self, session_id: str, *, owner: str | None = None) -> AsyncSession:
         """An ended session, current under its key again; what is current there ends.

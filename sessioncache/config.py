@@ -102,6 +102,7 @@ class Settings:
         housekeeping: how often workers look for such sessions.
         allow_eviction: whether to start on a Redis whose ``maxmemory-policy`` is ``allkeys-*``, which may evict what only
             Redis knows.
+        stale_reads: whether histories are read from SQL, marked stale, while Redis is away, instead of an error.
         max_connections: Redis connections of one process.
         pool_size: database connections of one process.
     """
@@ -156,6 +157,7 @@ class Settings:
     retention: float = 0.0
     housekeeping: float = 3600.0
     allow_eviction: bool = False
+    stale_reads: bool = False
     max_connections: int = 100
     pool_size: int = 5
 

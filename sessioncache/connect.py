@@ -2,23 +2,26 @@
 
 Construction does no I/O. What is built here from URLs is closed here; clients handed in stay the caller's. The first
 flow of a process is preceded by `startup`. Redis clients built here never re-send a command by themselves: flows do,
-because they know what is idempotent.
+because they know what is idempotent. A forked child gets connections and locks of its own before it goes on; those of the
+parent are left as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from functools import partial
 from typing import TypeVar
 
 import redis
 import redis.asyncio
-from sqlalchemy import Engine
+from sqlalchemy import Engine, QueuePool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessioncache import startup
 from sessioncache.config import Settings
-from sessioncache.drivers import Awaiting, Blocking, FirstTransaction
+from sessioncache.drivers import Awaiting, Blocking, FirstTransaction, Gate
 from sessioncache.errors import ConfigurationError
 from sessioncache.flow import Flow, arun, run
 from sessioncache.nudge import Nudger
@@ -40,6 +43,9 @@ class NoBell:
     def close(self) -> None:
         """Do nothing."""
 
+    def renew(self) -> None:
+        """Do nothing."""
+
 
 def _both_or_neither(hot: object, engine: object) -> None:
     if (hot is None) != (engine is None):
@@ -57,8 +63,33 @@ def _bell(settings: Settings, state: State, *, handed_in: bool) -> Nudger | NoBe
     return NoBell() if handed_in and not settings.queue_url else Nudger(settings, state.counters)
 
 
+_all: weakref.WeakSet[BlockingConnections] = weakref.WeakSet()
+_all_awaiting: weakref.WeakSet[AwaitingConnections] = weakref.WeakSet()
+# Kept for ever in a forked child: to let go of them would close them on the parent's event loop, which is shared.
+_of_parent: list[AwaitingConnections] = []
+
+
+def _before_fork() -> None:
+    for connections in list(_all):
+        connections.pause()
+
+
+def _after_fork_in_parent() -> None:
+    for connections in list(_all):
+        connections.driver.gate.open()
+
+
+def _after_fork_in_child() -> None:
+    _of_parent.extend(_all_awaiting)
+    for connections in list(_all):
+        connections.renew()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
 class BlockingConnections:
-    """Runs flows by blocking. Safe to use from any thread."""
+    """Runs flows by blocking. Safe to use from any thread, and after a fork."""
 
     def __init__(self, settings: Settings, hot: redis.Redis | None = None, engine: Engine | None = None) -> None:
         _both_or_neither(hot, engine)
@@ -70,6 +101,27 @@ class BlockingConnections:
         first = FirstTransaction(partial(check, partitions=settings.partitions))
         self.driver = Blocking(self._hot, self._engine, self._bell, first, settings.redis_timeout)
         self._started = False
+        _all.add(self)
+
+    def pause(self) -> None:
+        """Before a fork: let transactions on an SQLite file end, and close its connections.
+
+        A child that inherits one has its locks too, and nobody to give them back.
+        """
+        if self._engine.dialect.name == "sqlite" and isinstance(self._engine.pool, QueuePool):
+            self.driver.gate.close(self.settings.database_timeout)
+            self._engine.dispose()
+
+    def renew(self) -> None:
+        """Go on in a forked child: what a thread of the parent held at that moment is free here, and no socket is shared.
+
+        A client handed in renews itself; the engine's pool is renewed by `store.engine`.
+        """
+        self.driver.gate = Gate()
+        self.state.renew()
+        self._bell.renew()
+        if self._owned:
+            self._hot = self.driver.hot = redis.Redis(connection_pool=blocking_pool(self.settings))
 
     def run(self, flow: Flow[T]) -> T:
         """The result of a flow."""
@@ -91,7 +143,7 @@ class BlockingConnections:
 
 
 class AwaitingConnections:
-    """Runs flows by awaiting, on one event loop."""
+    """Runs flows by awaiting, on one event loop; never in a forked child, whose sockets would be the parent's too."""
 
     def __init__(
         self, settings: Settings, hot: redis.asyncio.Redis | None = None, engine: AsyncEngine | None = None
@@ -106,17 +158,29 @@ class AwaitingConnections:
         first = FirstTransaction(partial(check, partitions=settings.partitions))
         self.driver = Awaiting(self._hot, self._engine, self._bell, first, settings.redis_timeout)
         self._started = False
+        self._pid = os.getpid()
+        _all_awaiting.add(self)
 
     async def run(self, flow: Flow[T]) -> T:
-        """The result of a flow."""
+        """The result of a flow.
+
+        Raises:
+            ConfigurationError: this is a forked child of the process that opened them.
+        """
+        if os.getpid() != self._pid:
+            raise ConfigurationError("This AsyncSessionCache was opened before the process forked; open one in the child.")
         if not self._started:
             await arun(startup.start(self.state), self.driver.perform)
             self._started = True
         return await arun(flow, self.driver.perform)
 
     async def close(self) -> None:
-        """Send what nudges wait, and close what was opened here."""
-        await asyncio.to_thread(self._bell.close)
-        if self._owned:
-            await self._hot.connection_pool.disconnect()
-            await self._engine.dispose()
+        """Send what nudges wait, and close what was opened here; nothing in a forked child."""
+        if os.getpid() != self._pid:
+            return
+        try:
+            await asyncio.to_thread(self._bell.close)
+        finally:  # also where the caller is cancelled
+            if self._owned:
+                await self._hot.connection_pool.disconnect()
+                await self._engine.dispose()

@@ -7,6 +7,7 @@ An error of the outside world is translated here (`borders`) and raised as ours,
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,11 +60,41 @@ class FirstTransaction:
         return result
 
 
+class Gate:
+    """What threads pass through and one closes, waiting until nobody is inside."""
+
+    def __init__(self) -> None:
+        self._condition, self._inside, self._closed = threading.Condition(), 0, False
+
+    def __enter__(self) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._inside -= 1
+            self._condition.notify_all()
+
+    def close(self, timeout: float) -> None:
+        """Let nobody in any more, and wait for those inside, at most so many seconds."""
+        with self._condition:
+            self._closed = True
+            self._condition.wait_for(lambda: not self._inside, timeout)
+
+    def open(self) -> None:
+        """Let everybody in again."""
+        with self._condition:
+            self._closed = False
+            self._condition.notify_all()
+
+
 class Blocking:
-    """Performs requests by blocking."""
+    """Performs requests by blocking. While ``gate`` is closed no transaction begins."""
 
     def __init__(self, hot: redis.Redis, engine: Engine, bell: Bell, first: FirstTransaction, patience: float) -> None:
         self.hot, self.engine, self.bell, self.first, self.patience = hot, engine, bell, first, patience
+        self.gate = Gate()
 
     def perform(self, request: Request) -> Any:
         """The reply to one request."""
@@ -90,7 +121,7 @@ class Blocking:
 
     def _transact(self, request: Transact) -> Any:
         options = _isolation(self.engine, writes=request.writes)
-        with self.engine.connect().execution_options(**options) as connection, connection.begin():
+        with self.gate, self.engine.connect().execution_options(**options) as connection, connection.begin():
             return self.first.checked(request.work, connection)
 
     def _ring(self, request: Ring) -> None:
@@ -115,8 +146,17 @@ class Blocking:
     }
 
 
+def _cancellations() -> int:
+    """How often the task that runs now was asked to cancel itself."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
 class Awaiting:
-    """Performs requests by awaiting."""
+    """Performs requests by awaiting. A cancellation that came meanwhile is always raised.
+
+    What is awaited may swallow it: `asyncio.wait_for`, which redis-py sends by, does in Python 3.11.
+    """
 
     def __init__(
         self, hot: redis.asyncio.Redis, engine: AsyncEngine, bell: Bell, first: FirstTransaction, patience: float
@@ -125,10 +165,21 @@ class Awaiting:
 
     async def perform(self, request: Request) -> Any:
         """The reply to one request."""
+        before = _cancellations()
         try:
-            return await self._performers[type(request)](self, request)
-        except FOREIGN as error:
-            raise translate(error, of_store=type(request) is Transact) from error
+            reply = await self._performers[type(request)](self, request)
+        except Exception as error:
+            self._heed(before)
+            if isinstance(error, FOREIGN):
+                raise translate(error, of_store=type(request) is Transact) from error
+            raise
+        self._heed(before)
+        return reply
+
+    @staticmethod
+    def _heed(before: int) -> None:
+        if _cancellations() > before:
+            raise asyncio.CancelledError
 
     async def _evaluate(self, request: Evaluate) -> Any:
         async with asyncio.timeout(self.patience):

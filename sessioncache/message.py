@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, overload
 
@@ -191,12 +191,14 @@ class Record:
         id: the caller's message id, or one that was made for it.
         created_at: when Redis accepted it, aware UTC.
         data: the message as it was appended; the caller's own copy.
+        stale: whether it was read from SQL alone, because Redis was away (the setting ``stale_reads``).
     """
 
     seq: int
     id: str
     created_at: datetime
     data: dict[str, Any]
+    stale: bool = field(default=False, compare=False)
 
 
 def record(raw: bytes) -> Record:
@@ -206,14 +208,22 @@ def record(raw: bytes) -> Record:
     return Record(int(seq), message_id.decode(), instant(int(created_ms)), decode(packed))
 
 
+class StaleHistory(list[dict[str, Any]]):
+    """A list of messages that was read from SQL alone, because Redis was away (the setting ``stale_reads``)."""
+
+
 class Messages(Sequence[Record]):
-    """An immutable sequence of records. It decodes on access, so each access gives the caller a copy of its own."""
+    """An immutable sequence of records. It decodes on access, so each access gives the caller a copy of its own.
 
-    __slots__ = ("_raw", "_start", "_stop")
+    Attributes:
+        stale: whether it was read from SQL alone, because Redis was away (the setting ``stale_reads``).
+    """
 
-    def __init__(self, raw: list[bytes], start: int, stop: int) -> None:
+    __slots__ = ("_raw", "_start", "_stop", "stale")
+
+    def __init__(self, raw: list[bytes], start: int, stop: int, *, stale: bool = False) -> None:
         """``raw`` may grow behind ``stop``, as a near copy does; what lies before ``stop`` never changes."""
-        self._raw, self._start, self._stop = raw, start, stop
+        self._raw, self._start, self._stop, self.stale = raw, start, stop, stale
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -224,15 +234,20 @@ class Messages(Sequence[Record]):
     def __getitem__(self, index: slice) -> tuple[Record, ...]: ...
     def __getitem__(self, index: int | slice) -> Record | tuple[Record, ...]:
         if isinstance(index, slice):
-            return tuple(record(self._raw[self._start + at]) for at in range(*index.indices(len(self))))
-        return record(self._raw[range(self._start, self._stop)[index]])
+            return tuple(self._record(self._start + at) for at in range(*index.indices(len(self))))
+        return self._record(range(self._start, self._stop)[index])
 
     def __iter__(self) -> Iterator[Record]:
-        return (record(self._raw[at]) for at in range(self._start, self._stop))
+        return (self._record(at) for at in range(self._start, self._stop))
+
+    def _record(self, at: int) -> Record:
+        found = record(self._raw[at])
+        return replace(found, stale=True) if self.stale else found
 
     def data(self) -> list[dict[str, Any]]:
-        """The messages alone, exactly as they were appended."""
-        return [decode(raw[raw.index(b"\n") + 1 :]) for raw in self._raw[self._start : self._stop]]
+        """The messages alone, exactly as they were appended; a `StaleHistory` of them if they are stale."""
+        data = [decode(raw[raw.index(b"\n") + 1 :]) for raw in self._raw[self._start : self._stop]]
+        return StaleHistory(data) if self.stale else data
 
     def __repr__(self) -> str:
-        return f"<Messages: {len(self)} records>"
+        return f"<Messages: {len(self)} records{', stale' if self.stale else ''}>"

@@ -13,6 +13,7 @@ NAMES = (
     "hydrations",  # hot copies published
     "hydration_waits",  # pauses while another process hydrated
     "sql_loads",  # snapshots loaded from the store to hydrate
+    "stale_reads",  # reads that Redis could not serve and SQL did
     "sql_pages",  # pages read below the hot window
     "transactions",  # committed drain transactions
     "ops_drained",
@@ -29,6 +30,10 @@ class Counters:
     """Numbers that only grow. Safe to use from any thread."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin at zero, with a lock of its own: after a fork a thread that is not there may hold the other."""
         self._lock = threading.Lock()
         self._values = dict.fromkeys(NAMES, 0)
 

@@ -54,9 +54,13 @@ class NearCopies:
     """The near copies of one process. Safe to use from any thread."""
 
     def __init__(self, max_sessions: int, max_bytes: int) -> None:
+        self._max_sessions, self._max_bytes = max_sessions, max_bytes
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin empty, with a lock of its own: after a fork a thread that is not there may hold the other."""
         self._lock = threading.Lock()
         self._copies: OrderedDict[str, Copy] = OrderedDict()
-        self._max_sessions, self._max_bytes = max_sessions, max_bytes
         self._bytes = 0
 
     def get(self, session_key: str) -> Copy | None:

@@ -8,7 +8,6 @@ gets no second one, so the number of jobs does not grow with the number of messa
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -86,37 +85,39 @@ class Nudger:
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings, self._counters = settings, counters
-        self._connection = queue_connection(settings)
-        self._lock = threading.Lock()
-        self._pid = 0
         self._warn_next = 0.0
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with a connection, a lock and no thread: in a forked child, too, whose parent's thread is not there."""
+        self._connection = queue_connection(self._settings)
+        self._lock = threading.Lock()
         self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def ring(self, lane: int) -> None:
         """Send a nudge for this lane soon. Never blocks on RQ, never raises."""
-        if self._pid != os.getpid() or self._thread is None or not self._thread.is_alive():
+        if self._thread is None or not self._thread.is_alive():
             self._start()
         self._waiting.put(lane)
 
     def close(self) -> None:
         """Send what waits, and end the thread."""
         with self._lock:
-            thread, self._thread, pid, self._pid = self._thread, None, self._pid, 0
-            if thread is not None and pid == os.getpid():
+            thread, self._thread = self._thread, None
+            if thread is not None:
                 self._waiting.put(None)
                 thread.join(self._settings.redis_timeout)
 
     def _start(self) -> None:
         with self._lock:
-            if self._pid == os.getpid() and self._thread is not None and self._thread.is_alive():
+            if self._thread is not None and self._thread.is_alive():
                 return
             self._waiting = queue.SimpleQueue()
             self._thread = threading.Thread(
                 target=self._work, args=(self._waiting,), name="sessioncache-nudger", daemon=True
             )
             self._thread.start()
-            self._pid = os.getpid()
 
     def _work(self, waiting: queue.SimpleQueue[int | None]) -> None:
         while (lane := waiting.get()) is not None:

@@ -7,6 +7,8 @@ sent again by redis-py: `repeat` does that.
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Any
 
 import redis
@@ -25,29 +27,79 @@ _TCP_ONLY = frozenset({"socket_keepalive", "socket_connect_timeout"})
 _WAITS = 3
 
 
-def blocking_pool(settings: Settings) -> redis.BlockingConnectionPool:
+class BlockingPool(redis.BlockingConnectionPool):
+    """A pool that takes no connection back whose reply may be unread because its thread was interrupted."""
+
+    def release(self, connection: Any) -> None:
+        """Take a connection back, closed if this thread is ending."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, Exception):
+            connection.disconnect()
+        super().release(connection)  # type: ignore[no-untyped-call]
+
+
+def blocking_pool(settings: Settings) -> BlockingPool:
     """The pool of a blocking door.
 
     Raises:
         ConfigurationError: the URL cannot be used.
     """
     options = {"retry": Retry(NoBackoff(), 0), **_patient(settings)}
-    pool: redis.BlockingConnectionPool = _pool(
-        redis.BlockingConnectionPool, "redis_url", settings.redis_url, BLOCKING, settings, options
-    )
+    pool: BlockingPool = _pool(BlockingPool, "redis_url", settings.redis_url, BLOCKING, settings, options)
     return pool
 
 
-def awaiting_pool(settings: Settings) -> redis.asyncio.BlockingConnectionPool:
+class AwaitingPool(redis.asyncio.ConnectionPool):
+    """A pool whose connections are waited for, by a semaphore.
+
+    redis-py's own waits by a condition, which in Python 3.11 wakes nobody else when the task that it woke is cancelled.
+    """
+
+    def __init__(self, timeout: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._timeout, self._free = timeout, asyncio.Semaphore(self.max_connections)
+
+    async def get_connection(self, *_: Any, **__: Any) -> Any:
+        """A connection that is ready; `release` gives it back."""
+        if self._free.locked():
+            await self._wait()
+        else:
+            await self._free.acquire()
+        try:
+            connection = self.get_available_connection()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._free.release()
+            raise
+        try:
+            await self.ensure_connection(connection)
+        except BaseException:
+            await self.release(connection)
+            raise
+        return connection
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise redis.ConnectionError("No connection became free in time.") from error
+
+    async def release(self, connection: Any) -> None:
+        """Take a connection back."""
+        try:
+            await super().release(connection)
+        finally:
+            self._free.release()
+
+
+def awaiting_pool(settings: Settings) -> AwaitingPool:
     """The pool of an awaiting door.
 
     Raises:
         ConfigurationError: the URL cannot be used.
     """
     options = {"retry": AwaitingRetry(NoBackoff(), 0), **_patient(settings)}
-    pool: redis.asyncio.BlockingConnectionPool = _pool(
-        redis.asyncio.BlockingConnectionPool, "redis_url", settings.redis_url, AWAITING, settings, options
-    )
+    pool: AwaitingPool = _pool(AwaitingPool, "redis_url", settings.redis_url, AWAITING, settings, options)
     return pool
 
 

@@ -212,7 +212,11 @@ class Losses:
 def _hydrate(state: State, keys: SessionKeys, window: int, losses: Losses) -> Flow[bool]:
     """Bring the hot copy back, if nobody else is at it; True if there may be one now."""
     token = new_op_id()
-    ours = yield from reading.lease(state, keys, token)
+    try:
+        ours = yield from reading.lease(state, keys, token)
+    except Interrupted:  # it may be ours all the same
+        yield from reading.release(state, keys, token)
+        raise
     if not ours:
         return ours is None
     losses.copies += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class BlockingRight(Generic[T]):
 
     def __init__(self, run: Run, right: Right, value: T) -> None:
         self._run, self._right, self._value = run, right, value
-        self._over = threading.Event()
+        self._over, self._pid = threading.Event(), os.getpid()
         self._thread = threading.Thread(target=self._keep, name="sessioncache-renewal", daemon=True)
 
     def __enter__(self) -> T:
@@ -62,9 +63,10 @@ class BlockingRight(Generic[T]):
         return self._value
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._over.set()
-        self._thread.join()
-        self._end()
+        if os.getpid() == self._pid:  # a forked child that leaves the block ends nothing of its parent's
+            self._over.set()
+            self._thread.join()
+            self._end()
 
     def _end(self) -> None:
         try:

@@ -34,11 +34,13 @@ class Session:
         reset_reason: why it began, if this call replaced another session by it: ``idle``, ``daily``, ``suspended``,
             ``reset``; else None.
         had_activity: whether the replaced session had messages or had used tokens.
+        stale: whether it was found in SQL alone, because Redis was away (the setting ``stale_reads``).
     """
 
     def __init__(self, state: State, run: Run, opened: Opening) -> None:
         self._state, self._run, self._handle = state, run, opened.handle
         self.info, self.reset_reason, self.had_activity = opened.info, opened.reason, opened.had_activity
+        self.stale = opened.stale
 
     @property
     def key(self) -> str:

@@ -30,6 +30,11 @@ class State:
             settings, Keyspace(settings.prefix, settings.partitions), near, Counters(), ResetPolicies.parse(settings.reset)
         )
 
+    def renew(self) -> None:
+        """Begin anew in a forked child: no near copies, counters at zero, locks that nobody holds."""
+        self.near.renew()
+        self.counters.renew()
+
     def ttl_ms(self) -> int:
         """The TTL of a hot copy, with its jitter, in milliseconds."""
         jitter = self.settings.ttl_jitter

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import select
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +21,11 @@ from sessioncache import AsyncSessionCache, SessionCache, write_behind
 from sessioncache.commit import commit
 from sessioncache.config import Settings
 from sessioncache.connect import BlockingConnections
+from sessioncache.flow import Request, Transact
 from sessioncache.hot import draining
 from sessioncache.op import parse
 from sessioncache.process import end_with_parent
+from sessioncache.store import load
 from sessioncache.store.planned import Log
 
 
@@ -119,3 +124,105 @@ def append_many(settings: Settings, keys: list[str], count: int, name: str) -> i
             for session in sessions:
                 session.append({"role": "user", "content": f"{name} {n}"})
     return count * len(keys)
+
+
+def fork_while_threads_work(settings: Settings, rounds: int) -> list[str]:
+    """Fork in the middle of what threads do with a cache; every child uses it too. What went wrong, in parent or children.
+
+    Threads and children append to sessions of their own, and to one that all of them share, and read them back.
+    """
+    wrong: list[str] = []
+    stop = threading.Event()
+
+    def work(name: str, rounds: int | None = None) -> None:
+        try:
+            own, shared, done = cache.open(name), cache.open("shared"), 0
+            while not stop.is_set() and done != rounds:
+                own.append({"content": f"{name} {done}"})
+                shared.append({"content": f"{name} {done}"})
+                done += 1
+                assert own.history(3) == [{"content": f"{name} {n}"} for n in range(done)][-3:]
+                assert any(one["content"] == f"{name} {done - 1}" for one in shared.history())
+                if done % 5 == 0:
+                    cache.flush(name)
+                    cache.evict(name)
+        except BaseException as error:  # noqa: BLE001 - told to the parent
+            wrong.append(f"{name}: {type(error).__name__}: {error}")
+
+    with SessionCache(settings=settings) as cache:
+        threads = [threading.Thread(target=work, args=(f"thread {n}",)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(rounds):
+            wrong += _forked(partial(work, f"child {number}", 6), wrong)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    return wrong
+
+
+CHILD_SECONDS = 60
+
+
+def _forked(work: Callable[[], None], wrong: list[str]) -> list[str]:
+    """Do it in a forked child; what went wrong."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        wrong.clear()
+        work()
+        os.write(writing, "\n".join(wrong).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        if not select.select([told], [], [], CHILD_SECONDS)[0]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return ["a child never came to its end"]
+        os.waitpid(pid, 0)
+        return told.read().splitlines()
+
+
+def hydrate_and_hang(settings: Settings, keys: list[str], parent: int) -> None:
+    """Take the lease of every key, and hang in the load: to be killed there."""
+    end_with_parent(parent)
+    cache = SessionCache(settings=settings)
+    perform = cache._connections.driver.perform
+
+    def hang(request: Request) -> object:
+        if isinstance(request, Transact) and request.work.func is load.snapshot:
+            time.sleep(600)
+        return perform(request)
+
+    cache.stats()
+    cache._connections.driver.perform = hang
+    threads = [threading.Thread(target=cache.get, args=(key,), daemon=True) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def read_all(settings: Settings, keys: list[str], readers: int, seed: int) -> tuple[dict[str, int], list[str], float]:
+    """Threads that read all sessions, each in an order of its own: counters, what was wrong, and the longest wait."""
+    wrong: list[str] = []
+    waits = [0.0]
+
+    def read(chance: random.Random) -> None:
+        for key in chance.sample(keys, len(keys)):
+            start = time.monotonic()
+            try:
+                found = [one["content"] for one in cache.get(key).history()]
+            except Exception as error:  # noqa: BLE001 - told to the test
+                found = [repr(error)]
+            waits.append(time.monotonic() - start)
+            if found != [f"{key} {n}" for n in range(len(found) or 1)]:
+                wrong.append(f"{key}: {found[:2]}")
+
+    with SessionCache(settings=settings) as cache:
+        threads = [threading.Thread(target=read, args=(random.Random(seed * readers + n),)) for n in range(readers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return cache._state.counters.snapshot(), wrong, max(waits)

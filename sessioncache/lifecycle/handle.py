@@ -76,12 +76,22 @@ def standing(state: State, handle: Handle) -> Flow[Found]:
 def not_current(state: State, handle: Handle, moved: Moved) -> Flow[SessionCacheError]:
     """The error for a handle whose session is not current any more."""
     if moved.deleted == handle.session_id or (yield from _is_deleted(state, handle)):
-        return SessionDeleted(f"Session {handle.session_id} was deleted; open() makes a new one under its key.")
-    now = f"{moved.current} is" if moved.current else "its key has none"
+        return gone(handle)
+    return elsewhere(handle, moved.current)
+
+
+def gone(handle: Handle) -> SessionDeleted:
+    """The error for a handle whose session was deleted."""
+    return SessionDeleted(f"Session {handle.session_id} was deleted; open() makes a new one under its key.")
+
+
+def elsewhere(handle: Handle, current: str) -> SessionMoved:
+    """The error for a handle whose session is not current, but another one, or none."""
+    now = f"{current} is" if current else "its key has none"
     return SessionMoved(
         f"Session {handle.session_id} is not current any more; {now}. open() gives the current one, read() this one.",
         session_id=handle.session_id,
-        current=moved.current,
+        current=current,
     )
 
 

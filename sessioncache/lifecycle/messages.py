@@ -17,8 +17,10 @@ from sessioncache.hot import writing
 from sessioncache.hot.change import Moved
 from sessioncache.hot.writing import Appended, Below, Edited
 from sessioncache.keys import check_name
+from sessioncache.lifecycle import stale
 from sessioncache.lifecycle.handle import Handle, changed, not_current, standing
-from sessioncache.message import Messages, Record, element, encode, record
+from sessioncache.lifecycle.stale import unless_away
+from sessioncache.message import Messages, Record, StaleHistory, element, encode, record
 from sessioncache.op import APPEND, CLEAR, EDIT, EVENT, REMOVE, TRUNCATE, message_ids, new_op_id, op_id_of, replacing_ids
 from sessioncache.read_through import Page, View
 from sessioncache.state import State
@@ -112,7 +114,13 @@ def messages(state: State, handle: Handle, limit: int | None, before: int | None
     """
     wanted = None if limit is None else number(limit, "limit")
     page = None if before is None else Page(before=number(before, "before"), limit=wanted)
-    return (yield from view(state, handle, wanted, page)).messages
+    return (yield from _shown(state, handle, wanted, page)).messages
+
+
+def _shown(state: State, handle: Handle, limit: int | None, page: Page | None = None) -> Flow[View]:
+    """What `view` finds, or a stale one, for those who only look."""
+    fresh = view(state, handle, limit, page)
+    return unless_away(state, fresh, lambda: stale.view(handle, page or Page(limit=limit)))
 
 
 def view(state: State, handle: Handle, limit: int | None, page: Page | None = None) -> Flow[View]:
@@ -156,10 +164,11 @@ def context(
         SessionMoved, SessionDeleted: the handle's session is not current any more.
     """
     most, checked = whole(max_messages, "max_messages"), _checked(limits)
-    found = yield from view(state, handle, most if most > 0 else window.MAX_MESSAGES)
+    found = yield from _shown(state, handle, most if most > 0 else window.MAX_MESSAGES)
     records = [one for one in found.messages if one.seq > found.consolidated_seq]
     times = [_time_of(one) for one in records] if timestamps else None
-    return window.context([one.data for one in records], max_messages=most, timestamps=times, **checked)
+    sent = window.context([one.data for one in records], max_messages=most, timestamps=times, **checked)
+    return StaleHistory(sent) if found.messages.stale else sent
 
 
 def _checked(limits: Limits) -> Limits:
@@ -195,7 +204,7 @@ def following(state: State, handle: Handle, after: int, limit: int) -> Flow[Mess
         SessionMoved, SessionDeleted: the handle's session is not current any more.
     """
     page = Page(after=number(after, "after"), limit=number(limit, "page", least=1))
-    return (yield from view(state, handle, None, page)).messages
+    return (yield from _shown(state, handle, None, page)).messages
 
 
 def pop(state: State, handle: Handle, expected_version: int | None) -> Flow[Record | None]:

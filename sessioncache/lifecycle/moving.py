@@ -38,6 +38,7 @@ from sessioncache.hot.reading import Found
 from sessioncache.keys import SessionKeys, check_name
 from sessioncache.lifecycle.handle import Handle, not_current, standing
 from sessioncache.lifecycle.opening import Opening, get_session
+from sessioncache.lifecycle.stale import stored, unless_away
 from sessioncache.message import Messages, instant, milliseconds
 from sessioncache.op import new_op_id
 from sessioncache.repeat import pauses
@@ -119,6 +120,18 @@ def read(state: State, session_id: str, owner: str | None, limit: int | None, be
         before=None if before is None else number(before, "before"),
         limit=None if limit is None else number(limit, "limit"),
     )
+    fresh = _read(state, session_id, owner, wanted)
+    return (yield from unless_away(state, fresh, lambda: _read_stale(session_id, owner, wanted)))
+
+
+def _read_stale(session_id: str, owner: str | None, wanted: read_through.Page) -> Flow[Messages | None]:
+    found = yield from stored(session_id, wanted)
+    if found is not None and (found.info is None or owner not in (None, found.info.owner)):
+        raise not_found(session_id)
+    return None if found is None else found.messages
+
+
+def _read(state: State, session_id: str, owner: str | None, wanted: read_through.Page) -> Flow[Messages]:
     while True:
         found = yield from located(state, session_id, owner)
         work = partial(_page_if_there, session_id=session_id, session_key=found.session_key, wanted=wanted)

@@ -26,6 +26,7 @@ from sessioncache.hot.reading import Begin, Refused
 from sessioncache.hot.writing import Opened
 from sessioncache.info import Info
 from sessioncache.keys import SessionKeys, check_name
+from sessioncache.lifecycle import stale
 from sessioncache.lifecycle.handle import Handle, changed, not_current
 from sessioncache.message import instant
 from sessioncache.op import new_op_id
@@ -44,12 +45,14 @@ class Opening:
     Attributes:
         reason: why it began: ``idle``, ``daily``, ``suspended`` or ``reset``; None if it was found, or replaces none.
         had_activity: whether the session that it replaced had messages or had used tokens.
+        stale: whether it was found in SQL alone, because Redis was away.
     """
 
     handle: Handle
     info: Info
     reason: str | None = None
     had_activity: bool = False
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +179,32 @@ def open_session(state: State, session_key: str, begins: Details, verb: str, *, 
         elif reply.why == "clock":
             around = instant(reply.at_ms)
         else:
-            raise SessionNotFound(
-                f"There is no session under {session_key!r} that is yours to use; open() makes one where none is."
-            )
+            raise _not_yours(session_key)
+
+
+def _not_yours(session_key: str) -> SessionNotFound:
+    return SessionNotFound(
+        f"There is no session under {session_key!r} that is yours to use; open() makes one where none is."
+    )
+
+
+def shown(state: State, session_key: str, owner: str | None) -> Flow[Opening]:
+    """The current session of a key, or where Redis is away and stale reads are allowed, the one that SQL knows.
+
+    Raises:
+        SessionNotFound: there is none, or it is another owner's.
+    """
+    fresh = get_session(state, session_key, owner)
+    return stale.unless_away(state, fresh, lambda: _stale(state.keyspace.of(session_key), owner))
+
+
+def _stale(keys: SessionKeys, owner: str | None) -> Flow[Opening | None]:
+    found = yield from stale.current(keys.session_key)
+    if found is None:
+        return None
+    if owner not in (None, found.owner):
+        raise _not_yours(keys.session_key)
+    return Opening(Handle(keys, found.session_id, found.owner or ""), found, stale=True)
 
 
 def get_session(state: State, session_key: str, owner: str | None, *, window: int | None = None) -> Flow[Opening]:

@@ -15,7 +15,7 @@ import time
 import weakref
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Pool, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -29,8 +29,13 @@ PRIMARY_CODE = 0xFF
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
+# Kept for ever in a forked child: SQLite must not even close there what the parent opened.
+_of_parent: list[Pool] = []
+
+
 def _after_fork() -> None:
     for engine in list(_engines):
+        _of_parent.append(engine.pool)
         engine.dispose(close=False)
 
 
@@ -55,6 +60,7 @@ def prepared(engine: Engine) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "invalidate", _roll_back_sqlite)
     _engines.add(engine)
     return engine
 
@@ -101,3 +107,9 @@ def _to_wal(cursor: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(WRITES, True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _roll_back_sqlite(connection: Any, _record: object, error: BaseException | None) -> None:
+    """Roll back what was interrupted: closed alone, it keeps its lock while anything refers to a statement of it."""
+    if error is not None and not isinstance(error, Exception):
+        connection.rollback()

@@ -175,6 +175,12 @@ def has_message(connection: Connection, session_id: str, message_id: str) -> boo
     return connection.scalar(wanted) is not None
 
 
+def current(connection: Connection, session_key: str) -> str | None:
+    """The id of the session that is current under a key, if there is one."""
+    found: str | None = connection.scalar(select(routes.c.session_id).where(routes.c.session_key == session_key))
+    return found
+
+
 def is_deleted(connection: Connection, session_id: str) -> bool:
     """Whether this session left a tombstone."""
     return bool(connection.scalar(select(sessions.c.deleted).where(sessions.c.session_id == session_id)))
