@@ -121,7 +121,7 @@ class CorruptLog(SessionCacheError):
 
 
 class CorruptRecord(SessionCacheError):
-    """A message in the database cannot be read; its session's history waits for mending, no other's."""
+    """What the database says of where a session key stands cannot be read; the key waits for mending, no other."""
 
 
 class StoreRefused(SessionCacheError):

@@ -67,6 +67,7 @@ LAYERS = [
     ["sessioncache.store.place", "sessioncache.store.retire"],
     ["sessioncache.store.details", "sessioncache.store.edits", "sessioncache.store.routes"],
     ["sessioncache.store.columns"],
+    ["sessioncache.store.payloads"],
     [
         "sessioncache.store.find",
         "sessioncache.store.previews",
@@ -105,7 +106,7 @@ LAYERS = [
         "sessioncache.conversation.platforms",
     ],
     ["sessioncache.keys", "sessioncache.conversation.policy", "sessioncache.conversation.shapes"],
-    ["sessioncache.conversation", "sessioncache.arguments", "sessioncache.sentinel"],
+    ["sessioncache.conversation", "sessioncache.arguments", "sessioncache.foreign", "sessioncache.sentinel"],
     ["sessioncache.errors"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
