@@ -7,8 +7,8 @@ An element of the ``history`` list is a plain header line, readable in redis-cli
 
     <seq> <milliseconds since 1970, by Redis's clock> <message id>\n<msgpack of the message>
 
-A message that the store has but cannot give back stands as a *hole*: the header, then `HOLE`, a byte that no msgpack begins with. It
-keeps its place and counts, so that positions and paging stay right; `Messages.data` leaves it out.
+A message that the store has but cannot give back stands as a *hole*: the header, then `HOLE`, a byte that no msgpack begins
+with. It keeps its place and counts, so that positions and paging stay right; `Messages.data` leaves it out.
 
 Guarantees: what either tier could not give back equal is refused before anything is written, with the path of the
 offending value (`InvalidMessage`); what a caller does to a returned object changes no cache (I8), because every access
@@ -38,7 +38,7 @@ HOLE = b"\xc1"
 # The last millisecond that an element may name: some day in the year 5138.
 LAST_MILLISECOND = 10**14 - 1
 
-_HEADER = re.compile(rb"(\d{1,15}) (\d{1,14}) ([^\n]+)\n")
+_HEADER = re.compile(rb"(\d{1,16}) (\d{1,14}) ([^\n]+)\n")
 # How msgpack writes binary data of no length, which its limits let pass.
 _NO_BYTES = (b"\xc4\x00", b"\xc5\x00\x00", b"\xc6\x00\x00\x00\x00")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -50,7 +50,7 @@ KINDS = frozenset(
     {APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, RETAIN, REMOVE, EDIT, UPDATE, TOUCH, TELL, START, SWITCH, LEAVE, DELETE}
 )
 
-_HEADER = re.compile(rb"(\d{1,15}) ([\w-]{16}) (\d{1,9}) (\d{1,14}) ([a-z_]+) ([^\n]{1,1024})\n")
+_HEADER = re.compile(rb"(\d{1,16}) ([\w-]{16}) (\d{1,9}) (\d{1,14}) ([a-z_]+) ([^\n]{1,1024})\n")
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
 
 

@@ -7,8 +7,8 @@ hot window it drains the key, pages from SQL, and reads again to see that nothin
 one snapshot; publishes it if the lease is still ours under the same run and the log is still empty. Appends cannot slip
 in meanwhile: without a valid hot copy they miss too (I5).
 
-*Garbage* in a hot copy, whoever wrote it, makes it a miss: it is dropped and brought back from the store, counted and warned
-of (I1). A message that the store itself cannot give back is a hole (`message`), which spoils no other.
+*Garbage* in a hot copy, whoever wrote it, makes it a miss: it is dropped and brought back from the store, counted and
+warned of (I1). A message that the store itself cannot give back is a hole (`message`), which spoils no other.
 """
 
 from __future__ import annotations

@@ -67,7 +67,6 @@ LAYERS = [
     ["sessioncache.store.place", "sessioncache.store.retire"],
     ["sessioncache.store.details", "sessioncache.store.edits", "sessioncache.store.routes"],
     ["sessioncache.store.columns"],
-    ["sessioncache.store.payloads"],
     [
         "sessioncache.store.find",
         "sessioncache.store.previews",
@@ -75,7 +74,13 @@ LAYERS = [
         "sessioncache.store.candidates",
     ],
     ["sessioncache.store.plan"],
-    ["sessioncache.store.planned", "sessioncache.store.statements", "sessioncache.store.rows", "sessioncache.migrate"],
+    [
+        "sessioncache.store.planned",
+        "sessioncache.store.statements",
+        "sessioncache.store.rows",
+        "sessioncache.migrate",
+    ],
+    ["sessioncache.store.payloads"],
     ["sessioncache.store.words"],
     ["sessioncache.store"],
     ["sessioncache.migrations.env"],

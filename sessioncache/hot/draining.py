@@ -33,8 +33,8 @@ def _of_right_type(asked: Flow[Any], partition: PartitionKeys) -> Flow[Any]:
     except HotTierRefused as error:
         if "WRONGTYPE" not in str(error):
             raise
-        log.error("partition %d cannot be drained: %s or %s is of a wrong type; rename it", partition.partition,
-                  partition.dirty, partition.dead)  # fmt: skip
+        names = (partition.partition, partition.dirty, partition.dead)
+        log.warning("partition %d cannot be drained: %s or %s is of a wrong type; rename it", *names)
         return None
 
 

@@ -33,7 +33,7 @@ local function held(holds, session_key, at_ms, hold_ms)
   return false
 end
 
-local EXACT = 1e15  -- integers from here on would not be exact in doubles for long; headers hold 15 digits
+local EXACT = 2 ^ 53  -- integers from here on are not exact in doubles
 
 -- The columns of a valid hot copy, else nil: published under the present run, and whole (I5). Garbage in it, or keys of other
 -- types, are no hot copy; a hydration replaces them.
@@ -45,8 +45,9 @@ local function hot(meta, history)
   end
   local numbers = table.concat({row[COUNT], row[VERSION], row[TOTAL], row[BYTES], row[TOUCHED]}, ' ')
   if not string.find(numbers, '^%d+ %d+ %d+ %d+ %d+$') then return nil end
-  local count = tonumber(row[COUNT])
-  if redis.pcall('LLEN', history) ~= count or tonumber(row[TOTAL]) < count or tonumber(row[VERSION]) >= EXACT then return nil end
+  local count, total = tonumber(row[COUNT]), tonumber(row[TOTAL])
+  if redis.pcall('LLEN', history) ~= count or total < count then return nil end
+  if math.max(total, tonumber(row[VERSION]), tonumber(row[BYTES]), tonumber(row[TOUCHED])) >= EXACT then return nil end
   return row
 end
 

@@ -7,15 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from sessioncache.arguments import MAX_NUMBER
 from sessioncache.errors import CorruptRecord
 from sessioncache.schema import routes
 from sessioncache.store.planned import Route
 from sessioncache.store.statements import chunks, insert_unless_there
-
-
-# Versions have fifteen digits at most, as headers of elements do.
-LARGEST_VERSION = 10**15 - 1
-
 
 def locked(connection: Connection, keys: Sequence[str]) -> dict[str, Route]:
     """Lock the routes of these keys, made where they are missing; first all inserts, then all locks, each in order."""
@@ -42,7 +38,7 @@ def checked_version(session_key: str, version: object) -> int:
     Raises:
         CorruptRecord: it is none; SQLite keeps anything in any column.
     """
-    if type(version) is not int or not 0 <= version < LARGEST_VERSION:
+    if type(version) is not int or not 0 <= version < MAX_NUMBER:
         raise CorruptRecord(
             f"The version of session key {session_key!r} in the table routes cannot be read; set it above every seq of its "
             "sessions' messages."

@@ -1,0 +1,399 @@
+"""Hostile input: every decoder is given garbage; it spoils itself alone, is told of, and is never run.
+
+Mutations start from valid bytes, because what is almost right gets furthest: bits flipped, cut, spliced with what other
+decoders take.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import msgpack
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from sessioncache import ConfigurationError, HotTierRefused, InvalidInput, SessionCache, SessionCacheError, dead, finding
+from sessioncache import info as infos
+from sessioncache import message as messages
+from sessioncache import op as ops
+from sessioncache.borders import translate
+from sessioncache.config import Settings, as_environment, settings_from
+from sessioncache.errors import StoreRefused
+from sessioncache.message import HOLE, element, encode
+from sessioncache.migrate import upgrade
+from sessioncache.op import new_op_id
+from sessioncache.store.apply import apply
+from sessioncache.store.engine import prepared
+from sessioncache.store.planned import Log
+from workers import jobs
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+MESSAGE = {"role": "user", "content": "héllo", "n": [1, -2.5, None, True, 2**63], "deep": {"a": [{"b": "c"}]}}
+PACKED = encode(MESSAGE, 10**6)
+ELEMENT = element(7, 1_790_000_000_000, "telegram-991", PACKED)
+
+
+def bomb(depth: int) -> bytes:
+    """Arrays in arrays that each claim to hold a million more."""
+    return b"\xdd\x00\x0f\xff\xff" * depth
+
+
+# What is dear to fuzzers: extensions, times, binary data, bombs, what claims to be huge, keys that are no text, bad UTF-8.
+NASTY = [
+    b"", b"\xc1", b"\x00", b"[]", b"{}", b"\xd6\xff\x00\x00\x00\x01", b"\xd4\x01a", b"\xc7\x00\x01", b"\xc4\x00", b"\xc4\x01a",
+    bomb(900), b"\x91" * 2000, b"\x81\xa1a" * 600, b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\x81\x01\x01",
+    b"\x81\xc4\x01a\x01", b"\x81\xa1\xff\x01", b"\x81\xa1a\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00", b"\x82\xa1a\x01\xa1a\x02",
+    b"\x81\xa3\xed\xa0\x80\x01", b"\x81\xa7content\x05", b"9" * 400, b"-1", b"1e3", b"0x10", b"nan", b"\n", b" ", b"\xff\xfe",
+    b"cos\nsystem\n(S'touch /tmp/pwned'\ntR.", b"__import__('os').system('false')",
+]  # fmt: skip
+
+
+@st.composite
+def mutated(draw: st.DrawFn, *valid: bytes) -> bytes:
+    """One of these, with a few bits flipped, pieces cut out, doubled, or replaced by something nasty."""
+    data = bytearray(draw(st.sampled_from(valid)))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data)))
+        to = min(len(data), at + draw(st.integers(0, 12)))
+        match draw(st.sampled_from(["flip", "cut", "tail", "double", "nasty"])):
+            case "flip" if at < len(data):
+                data[at] ^= 1 << draw(st.integers(0, 7))
+            case "cut":
+                del data[at:to]
+            case "tail":
+                del data[at:]
+            case "double":
+                data[at:at] = data[at:to]
+            case "nasty":
+                data[at:to] = draw(st.sampled_from(NASTY))
+    return bytes(data)
+
+
+garbage = st.sampled_from(NASTY) | st.binary(max_size=60)
+
+
+def is_json(value: object) -> bool:
+    """Whether a value has only types that JSON has."""
+    if type(value) is dict:
+        return all(type(key) is str and is_json(one) for key, one in value.items())
+    return all(map(is_json, value)) if type(value) is list else type(value) in {str, int, float, bool, type(None)}
+
+
+@settings(max_examples=400)
+@given(mutated(ELEMENT) | garbage)
+@example(ELEMENT[:-1])
+@example(b"7 1790000000000 m\n" + bomb(1000))
+@example(b"7 99999999999999999999 m\n" + PACKED)
+def test_elements_of_a_history(raw):
+    """Any bytes are read without an error; what is sound is the message, or a plain JSON object that is almost it."""
+    found = messages.record(raw)
+    assert is_json(found.data) or not messages.is_sound([raw], -1, 2**53)
+    assert found.readable or found.data == {}
+    data = messages.Messages([raw, ELEMENT], 0, 2).data()
+    assert data[-1] == MESSAGE
+    if messages.is_sound([raw], -1, 2**53):
+        packed = raw[raw.index(b"\n") + 1 :]
+        assert found.readable == (packed != HOLE)
+        assert found.seq >= 0
+
+
+def test_a_hole_is_sound_and_rising_seqs_are():
+    """Seqs that do not rise, repeat or pass the version are garbage, though each element is good."""
+    some = [element(seq, 5, "m", PACKED) for seq in (2, 3, 9)]
+    assert messages.is_sound([*some, element(10, 5, "m", HOLE)], 1, 10)
+    assert messages.holes([*some, element(10, 5, "m", HOLE)]) == 1
+    for after, through, elements in [(2, 10, some), (-1, 8, some), (-1, 10, some[::-1]), (-1, 10, some[:1] * 2)]:
+        assert not messages.is_sound(elements, after, through)
+
+
+META = {
+    "run": b"r", "session_id": b"s", "version": b"7", "revision": b"r", "total": b"3", "count": b"3", "bytes": b"90",
+    "ops": b"", "owner": b"alice", "created_ms": b"1790000000000", "updated_ms": b"1790000000000",
+    "accessed_ms": b"1790000000000", "touched_ms": b"0", "last_message_ms": b"1790000000000", "title": b"t",
+    "origin": infos.packed({"a": 1}), "m:a": infos.packed([1]), "input_tokens": b"5", "cost_nano": b"7", "model": b"m",
+    "archived": b"1", "parent_id": b"p", "consolidated_seq": b"2",
+}  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(sorted(META)), mutated(*META.values()) | garbage | st.none(), max_size=4))
+def test_fields_of_a_meta(changes):
+    """A session, or one of the errors that make its copy a miss."""
+    fields = {name: value for name, value in {**META, **changes}.items() if value is not None}
+    try:
+        found = infos.from_meta("k", fields)
+    except (ValueError, KeyError, OverflowError):
+        assert changes
+    else:
+        assert is_json(found.metadata)
+
+
+OPS = {
+    ops.APPEND: b"m-1\n" + PACKED,
+    ops.EVENT: b"m-2\n" + PACKED,
+    ops.REPLACE: b"",
+    ops.TRUNCATE: b"1",
+    ops.CLEAR: b"0",
+    ops.RETAIN: b"1 m\n2 n\n3 o",
+    ops.REMOVE: b"m-1",
+    ops.EDIT: b"m-1\n" + PACKED,
+    ops.UPDATE: b"1" + infos.packed({"set": {"title": "t", "archived": True}, "add": {"input_tokens": 2}, "metadata": {"a": 1}}),
+    ops.TOUCH: b"",
+    ops.TELL: b"",
+    ops.START: b"1" + infos.packed({"owner": "alice", "title": "t", "metadata": {"a": [1]}, "origin": {"b": None}}),
+    ops.SWITCH: b"",
+    ops.LEAVE: b"session_switch",
+    ops.DELETE: b"",
+}
+
+
+def logged(version: int, kind: str, payload: bytes, left: int = 0) -> bytes:
+    """An element of a pending log."""
+    return b"%d %b %d 1790000000000 %b s\n%b" % (version, new_op_id().encode(), left, kind.encode(), payload)
+
+
+LOGGED = [logged(2, kind, payload) for kind, payload in OPS.items()]
+
+
+@pytest.fixture(scope="module")
+def sqlite(tmp_path_factory):
+    engine = prepared(create_engine(f"sqlite:///{tmp_path_factory.mktemp('hostile')}/store.db"))
+    with engine.begin() as connection:
+        upgrade(connection)
+        start = ops.parse(logged(1, ops.START, b"0" + infos.packed({})))
+        apply(connection, [Log("k", [start])], NOW)
+    yield engine
+    engine.dispose()
+
+
+def stored(engine, elements) -> int:
+    """Apply what can be read of a log, and take it back; how many ops there were."""
+    found = ops.readable(elements)
+    with engine.connect() as connection, connection.begin() as transaction:
+        try:
+            if found:
+                apply(connection, [Log("k", found)], NOW)
+        except SQLAlchemyError as error:
+            raise translate(error, of_store=True) from error
+        finally:
+            transaction.rollback()
+    return len(found)
+
+
+@settings(max_examples=150)
+@given(mutated(*LOGGED) | garbage)
+def test_elements_of_a_pending_log(sqlite, raw):
+    """It is an op and is applied, or refused for its payload; or it is none, and that is told: never another error."""
+    log = [raw, logged(9, ops.APPEND, b"last\n" + PACKED)]
+    try:
+        assert stored(sqlite, log) or ops.corrupt_in(log) or ops.parsed(raw) is None
+    except StoreRefused as refused:
+        assert refused.reason in {"payload", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+NAMED = st.sampled_from(["set", "add", "metadata", "title", "owner", "deleted", "session_id", "archived", "cost_nano", "state"])
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from([ops.START, ops.UPDATE, ops.APPEND, ops.EDIT]),
+    st.dictionaries(NAMED, JSON_VALUES | st.dictionaries(NAMED, JSON_VALUES, max_size=2), max_size=3),
+)
+@example(ops.UPDATE, {"set": {"deleted": True}})
+@example(ops.UPDATE, {"set": {"session_id": "x"}})
+@example(ops.START, {"no such column": 1})
+def test_payloads_of_other_types(sqlite, kind, payload):
+    """Well-formed msgpack with names and types that no op has: refused for the payload, or harmless."""
+    head = {ops.START: b"1", ops.UPDATE: b"1"}.get(kind, b"m-1\n")
+    try:
+        stored(sqlite, [logged(2, kind, head + msgpack.packb(payload))])
+    except StoreRefused as refused:
+        assert refused.reason in {"payload", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
+    else:
+        if kind == ops.UPDATE:
+            assert not {"deleted", "session_id", "state"} & set(payload.get("set", {}))
+
+
+def test_a_group_that_does_not_count_down():
+    """A number of followers that was altered costs its own element, not the key."""
+    good = [logged(2, ops.REPLACE, b"", 1), logged(3, ops.APPEND, b"m\n" + PACKED, 0)]
+    assert len(ops.readable(good)) == 2
+    assert ops.corrupt_in(good) is None
+    for bad in (logged(2, ops.APPEND, b"a\n" + PACKED, 5), logged(2, ops.APPEND, b"a\n" + PACKED, 999_999_999)):
+        assert ops.readable([bad, *good]) == []
+        assert ops.corrupt_in([bad, *good]) == bad
+        assert ops.corrupt_in([*good, bad]) == bad
+
+
+@given(mutated(b"1790000000000 22001 k\n" + LOGGED[0], b"1790000000000 corrupt k\nx") | garbage)
+def test_dead_letters(raw):
+    """Each is shown, as far as it can be read, and as JSON."""
+    found = dead._letter(raw)
+    assert found.raw == raw
+    json.dumps(found.to_dict())
+
+
+@given(st.text(max_size=40) | st.binary(max_size=40) | st.none().map(lambda _: 5))
+@example("WzEsMl0=")
+@example("W1tdLHt9XQ==")
+@example("WzFlOTk5LCJhIl0=")
+@example("Wzk5OTk5OTk5OTk5OTk5OTk5OTk5LCJhIl0=")
+def test_cursors(cursor):
+    """A cursor of nobody's is refused."""
+    with pytest.raises(InvalidInput, match="cursor"):
+        finding._place(cursor)
+
+
+NAMES = sorted(as_environment(Settings()))
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=3))
+@example({"SESSIONCACHE_PARTITIONS": "9" * 5000})
+@example({"SESSIONCACHE_RESET": "[" * 100_000})
+@example({"SESSIONCACHE_TTL": "nan"})
+@example({"SESSIONCACHE_DATABASE_URL": "sqlite://[::1"})
+@example({"SESSIONCACHE_REDIS_URL": "redis://[::1"})
+def test_settings(environment):
+    """Whatever the environment says, the settings are good or a `ConfigurationError` names what is not."""
+    try:
+        settings_from({}, environment)
+    except ConfigurationError as error:
+        assert str(error).endswith(".")
+
+
+def damaged(stack, statement: str, *values: object) -> None:
+    """Do damage in SQL."""
+    engine = create_engine(stack.database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement, values)
+    engine.dispose()
+
+
+# Fields of meta in which one word is as good as another.
+WORDS = {b"session_id", b"owner", b"revision", b"title", b"display_name", b"platform", b"chat_type", b"answer", b"began"}
+
+
+def altered(data: bytes, nasty: bytes, rng: random.Random) -> bytes:
+    """Cut short, or with something nasty in the middle. (A message id that was altered is another good message id.)"""
+    cut = rng.randrange(len(data) + 1)
+    return rng.choice([data[:cut], data[:cut] + nasty + data[cut:]])
+
+
+def spoil(raw, name: str, how: str, rng: random.Random) -> None:
+    """Damage one Redis key, as a slip of an operator or a bug elsewhere would."""
+    kind = raw.type(name)
+    nasty = rng.choice(NASTY)
+    match how:
+        case "type":
+            raw.delete(name)
+            raw.lpush(name, b"x") if kind != b"list" else raw.set(name, b"x")
+        case "element" if kind == b"list":
+            at = rng.randrange(raw.llen(name))
+            head, _, packed = raw.lindex(name, at).partition(b"\n")
+            numbers, _, message_id = head.rpartition(b" ")
+            raw.lset(name, at, rng.choice([
+                nasty,
+                altered(numbers, nasty, rng) + b" " + message_id + b"\n" + packed,
+                head + b"\n" + altered(packed, nasty, rng),
+            ]))  # fmt: skip
+        case "field" if kind == b"hash":
+            field = rng.choice(sorted(raw.hkeys(name)))
+            raw.hdel(name, field) if field in WORDS or rng.random() < 0.3 else raw.hset(name, field, nasty)
+
+
+def history_is(session, wanted) -> bool:
+    return [one["content"] for one in session.history()] == wanted
+
+
+CALLS = {
+    "append": lambda session: session.append({"role": "user", "content": "new"}),
+    "history": lambda session: session.history(),
+    "messages": lambda session: [one.id for one in session.messages(2)],
+    "context": lambda session: session.context(),
+    "refresh": lambda session: session.refresh(),
+    "pop": lambda session: session.pop(),
+    "edit": lambda session: session.edit("m1", {"content": "edited"}),
+    "remove": lambda session: session.remove("m1"),
+    "truncate": lambda session: session.truncate(2),
+    "retain": lambda session: session.retain(2),
+    "replace": lambda session: session.replace([{"content": "r"}]),
+    "clear": lambda session: session.clear(),
+    "usage": lambda session: session.record_usage(input_tokens=1),
+    "update": lambda session: session.update(title="t"),
+    "consolidate": lambda session: session.consolidate(1),
+    "reset": lambda session: session.reset(),
+}
+MUST_BE = {
+    "append": ["0", "1", "2", "3", "new"], "pop": ["0", "1", "2"], "remove": ["0", "2", "3"], "truncate": ["0", "1"],
+    "edit": ["0", "edited", "2", "3"], "retain": ["2", "3"], "replace": ["r"], "clear": [], "reset": [],
+}  # fmt: skip
+
+
+def one_round(cache, raw, stack, key: str, call: str, rng: random.Random) -> None:
+    """A session whose hot copy is damaged before a call: the call does what it does, and nothing else is seen later."""
+    session = cache.open(key, owner="alice", metadata={"a": 1})
+    session.append([{"role": "user", "content": str(n)} for n in range(4)], id=[f"m{n}" for n in range(4)])
+    if rng.random() < 0.5:
+        cache.flush(key)
+    if rng.random() < 0.3:
+        session.history()
+    keys = cache._state.keyspace.of(key)
+    for _ in range(rng.randint(1, 2)):
+        name = rng.choice([keys.meta, keys.history])
+        if raw.exists(name):
+            spoil(raw, name, rng.choice(["type", "element", "field"]), rng)
+    for name in (keys.lease, keys.turn):
+        if rng.random() < 0.2:
+            raw.delete(name)
+            raw.rpush(name, "x")
+    after = CALLS[call](session)
+    cache.flush(key)
+    cache.evict(key)
+    found = cache.get(key)
+    assert found.owner == "alice"
+    assert history_is(found, MUST_BE.get(call, ["0", "1", "2", "3"])), (call, after)
+    assert raw.llen(keys.dead) == 0
+
+
+def rounds(stack, seed: int, count: int) -> None:
+    """Many rounds, from a seed."""
+    rng = random.Random(seed)
+    with stack.cache(hydration_timeout=20.0) as cache, stack.raw() as raw:
+        for number in range(count):
+            call = rng.choice(sorted(CALLS))
+            try:
+                one_round(cache, raw, stack, f"k{number}", call, rng)
+            except Exception as error:
+                error.add_note(f"seed {seed}, round {number}, {call}")
+                raise
+        for number in range(3):
+            raw.delete(*(raw.keys("sc:*:lease:*") or ["x"]))
+            assert cache.open(f"other {number}").history() == []
+        assert cache.stats().counters["corrupt_elements"] > 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_garbage_in_a_hot_copy(some_stack, seed):
+    """Whatever stands in meta, history, lease or turn: every call does what it should; what was acknowledged is kept."""
+    rounds(some_stack, seed, 60)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(100, 110))
+def test_garbage_in_a_hot_copy_for_long(some_stack, seed):
+    """The same, for longer."""
+    rounds(some_stack, seed, 500)
