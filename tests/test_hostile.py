@@ -9,22 +9,32 @@ from __future__ import annotations
 import json
 import logging
 import random
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from contextlib import suppress
+from datetime import UTC, datetime
 
 import msgpack
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rq import Queue, SimpleWorker
+from rq import Callback, Queue
 from rq.serializers import JSONSerializer
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from sessioncache import ConfigurationError, HotTierRefused, InvalidInput, SessionCache, SessionCacheError, dead, finding
+from sessioncache import (
+    ConfigurationError,
+    CorruptRecord,
+    HotTierRefused,
+    InvalidInput,
+    LayoutMismatch,
+    dead,
+    finding,
+    write_behind,
+)
 from sessioncache import info as infos
 from sessioncache import message as messages
 from sessioncache import op as ops
+from sessioncache import ops as ops_
 from sessioncache.borders import translate
 from sessioncache.config import Settings, as_environment, settings_from
 from sessioncache.errors import StoreRefused
@@ -35,6 +45,7 @@ from sessioncache.store.apply import apply
 from sessioncache.store.engine import prepared
 from sessioncache.store.planned import Log
 from workers import jobs
+from workers.runtime import DrainWorker, OwnJob
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MESSAGE = {"role": "user", "content": "héllo", "n": [1, -2.5, None, True, 2**63], "deep": {"a": [{"b": "c"}]}}
@@ -397,3 +408,210 @@ def test_garbage_in_a_hot_copy(some_stack, seed):
 def test_garbage_in_a_hot_copy_for_long(some_stack, seed):
     """The same, for longer."""
     rounds(some_stack, seed, 500)
+
+
+FOREIGN = [
+    ("workers.jobs.drain_lane", ["another", 0, 4]),
+    ("workers.jobs.drain_lane", [["sc"], 0, 4]),
+    ("workers.jobs.drain_lane", ["sc", -1, 4]),
+    ("workers.jobs.drain_lane", ["sc", 4, 4]),
+    ("workers.jobs.drain_lane", ["sc", True, 4]),
+    ("workers.jobs.drain_lane", ["sc", 0, 10**30]),
+    ("workers.jobs.drain_lane", ["sc", "0", "4"]),
+    ("workers.jobs.drain_lane", ["sc", 0, 4, "more"]),
+    ("workers.jobs.drain_lane", []),
+    ("workers.jobs.keep_house", ["sc", ["deleted", 10**30, "s"]]),
+    ("workers.jobs.keep_house", ["sc", ["os.system", 1, "s"]]),
+    ("workers.jobs.keep_house", ["sc", {"deleted": 1}]),
+    ("workers.jobs.keep_house", ["sc", [["deleted"], 1, "s"]]),
+    ("pathlib.Path.touch", ["{path}"]),
+    ("os.mkdir", ["{path}"]),
+    ("workers.jobs.connections", []),
+    ("workers.jobs._go_on", ["x", "y"]),
+]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:rq")
+def test_jobs_of_others(one_stack, tmp_path, monkeypatch, caplog):
+    """Real jobs with foreign arguments, functions and callbacks: refused, nothing called, nothing drained; ours go on."""
+    path = tmp_path / "touched"
+    for name, value in as_environment(one_stack.settings()).items():
+        monkeypatch.setenv(name, value)
+    jobs.connections.cache_clear()
+    with one_stack.cache() as cache, one_stack.raw() as raw:
+        cache.open("k").append({"content": "a"})
+        pending = raw.llen(cache._state.keyspace.of("k").pending)
+        queue = Queue("hostile", connection=raw, serializer=JSONSerializer)
+        sent = [queue.enqueue(name, *(str(path) if one == "{path}" else one for one in given)) for name, given in FOREIGN]
+        sent.append(queue.enqueue("workers.jobs.drain_lane", "another", 0, 4, on_failure=Callback("os.mkdir")))
+        worker = DrainWorker([queue], connection=raw, serializer=JSONSerializer, job_class=OwnJob)
+        worker.work(burst=True, logging_level="CRITICAL")
+        for job in sent:
+            job.refresh()
+            assert job.get_status() == "failed", job.description
+        assert not path.exists()
+        assert raw.llen(cache._state.keyspace.of("k").pending) == pending
+        lanes = range(one_stack.settings().lanes)
+        ours = [queue.enqueue("workers.jobs.drain_lane", "sc", lane, len(lanes), result_ttl=60) for lane in lanes]
+        DrainWorker([queue], connection=raw, serializer=JSONSerializer, job_class=OwnJob).work(burst=True)
+        assert sum(job.return_value(refresh=True) for job in ours) >= pending
+    jobs.connections().close()
+    jobs.connections.cache_clear()
+
+
+ROWS = [
+    ("UPDATE messages SET body = ? WHERE seq = ?", "{"),
+    ("UPDATE messages SET body = ? WHERE seq = ?", "[]"),
+    ("UPDATE messages SET body = ? WHERE seq = ?", '{"a": NaN}'),
+    ("UPDATE messages SET body = ? WHERE seq = ?", '{"a": 99999999999999999999999}'),
+    ("UPDATE messages SET body = ? WHERE seq = ?", '{"a": "\\ud800"}'),
+    ("UPDATE messages SET body = ? WHERE seq = ?", '{"a":' + "[" * 5000 + "]" * 5000 + "}"),
+    ("UPDATE messages SET body = ? WHERE seq = ?", b'{"a": "\xff"}'),
+    ("UPDATE messages SET body = CAST(? AS TEXT) WHERE seq = ?", b'{"a": "\xff"}'),
+    ("UPDATE messages SET body = ? WHERE seq = ?", 5),
+    ("UPDATE messages SET message_id = ? WHERE seq = ?", b"\xff\n"),
+    ("UPDATE messages SET message_id = ? WHERE seq = ?", "a\nb"),
+    ("UPDATE messages SET created_at = ? WHERE seq = ?", "yesterday"),
+    ("UPDATE messages SET created_at = ? WHERE seq = ?", "9999-12-31 00:00:00"),
+    ("UPDATE messages SET created_at = ? WHERE seq = ?", 5),
+    ("UPDATE messages SET text = ?, role = 5 WHERE seq = ?", b"\xff"),
+    ("UPDATE sessions SET metadata = ? WHERE ? > 0", b"\xff{"),
+    ("UPDATE sessions SET metadata = ? WHERE ? > 0", "[" * 5000),
+    ("UPDATE sessions SET origin = ? WHERE ? > 0", '["a"]'),
+    ("UPDATE sessions SET message_count = ? WHERE ? > 0", -5),
+    ("UPDATE sessions SET message_count = ? WHERE ? > 0", "many"),
+    ("UPDATE sessions SET message_count = ? WHERE ? > 0", 99),
+    ("UPDATE sessions SET input_tokens = ? WHERE ? > 0", "many"),
+    ("UPDATE sessions SET cost_nano = ? WHERE ? > 0", -(2**60)),
+    ("UPDATE sessions SET consolidated_seq = ? WHERE ? > 0", b"x"),
+    ("UPDATE sessions SET title = CAST(? AS TEXT) WHERE ? > 0", b"\xff"),
+    ("UPDATE sessions SET title = ? WHERE ? > 0", b"\xff"),
+    ("UPDATE sessions SET updated_at = ? WHERE ? > 0", "now"),
+    ("UPDATE sessions SET last_message_at = ? WHERE ? > 0", 12),
+    ("UPDATE sessions SET archived = ? WHERE ? > 0", 7),
+]
+
+
+@pytest.mark.parametrize("window", [3, 10_000])
+def test_rows_of_sqlite(one_stack, window):
+    """SQLite keeps anything in any column: each call does its work, and only what cannot be read is left out."""
+    with one_stack.cache(window=window) as cache:
+        found = {f"k{number}": cache.open(f"k{number}", title="t") for number in range(len(ROWS) + 1)}
+        for session in found.values():
+            session.append([{"role": "user", "content": f"{n}"} for n in range(6)])
+        cache.flush()
+        for (statement, value), session in zip(ROWS, found.values(), strict=False):
+            cache.evict(session.key)
+            damaged(one_stack, statement.replace("WHERE", f"WHERE session_id = '{session.session_id}' AND"), value, 4)
+        for (statement, value), session in zip(ROWS, found.values(), strict=False):
+            try:
+                whole_but_for_what_is_damaged(cache, session, "body" in statement)
+            except Exception as error:
+                error.add_note(f"{statement} {value!r:.60}")
+                raise
+        assert {one.info.key for one in cache.list(archived=None, fresh=True).sessions} == set(found)
+        cache.search("5")
+        assert len(found[f"k{len(ROWS)}"].history()) == 6
+        assert cache.flush().left == 0
+
+
+def whole_but_for_what_is_damaged(cache, session, one_gone) -> None:
+    """Every kind of read gives what is there; a write goes on after it."""
+    texts = [str(n) for n in range(6) if not (one_gone and n == 2)]
+    assert history_is(session, texts)
+    assert len(session.messages()) == len(cache.read(session.session_id)) == len(list(session.iterate(page=2))) == 6
+    assert session.context()[-1]["content"] == "5"
+    session.refresh()
+    session.record_usage(input_tokens=1)
+    session.append({"role": "user", "content": "6"})
+    cache.info(session.session_id)
+    cache.evict(session.key)
+    assert [one["content"] for one in session.history(2)] == ["5", "6"]
+
+
+@pytest.mark.parametrize("value", ["x", -1, 2**62, b"\xff"])
+def test_a_route_that_cannot_be_read(one_stack, value):
+    """Where a key stands is not guessed: that key is stopped, and no other."""
+    with one_stack.cache() as cache:
+        session, good = cache.open("k"), cache.open("good")
+        session.append({"content": "a"})
+        cache.flush()
+        session.append({"content": "b"})
+        good.append({"content": "c"})
+        damaged(one_stack, "UPDATE routes SET version = ? WHERE session_key = 'k'", value)
+        with pytest.raises(CorruptRecord, match="table routes"):
+            cache.flush()
+        cache.evict("good")
+        assert good.history() == [{"content": "c"}]
+        cache.evict("k")
+        with pytest.raises(CorruptRecord, match="table routes"):
+            session.history()
+        damaged(one_stack, "UPDATE routes SET version = 9 WHERE session_key = 'k'")
+        assert session.history() == [{"content": "a"}, {"content": "b"}]
+
+
+@pytest.mark.parametrize("kind", ["pending", "dirty", "dead", "holds", "wake", "layout"])
+def test_a_key_without_a_ttl_of_a_wrong_type(one_stack, kind):
+    """Only Redis knows what is in these, so none is dropped: a typed error, no half of a write, all others go on."""
+    with one_stack.cache(partitions=2, lanes=1, timeout=2.0) as cache, one_stack.raw() as raw:
+        keys = cache._state.keyspace.of("k")
+        other = next(name for name in map(str, range(99)) if cache._state.keyspace.of(name).partition != keys.partition)
+        session, good = cache.open("k"), cache.open(other)
+        session.append({"content": "a"})
+        good.append({"content": "b"})
+        cache.flush()
+        name = cache._state.keyspace.layout if kind == "layout" else getattr(keys, kind)
+        raw.delete(name)
+        raw.zadd(name, {"x": 1}) if kind in {"pending", "dead"} else raw.rpush(name, "x")
+        before = session.history()
+        try:
+            session.append({"content": "c"})
+            before = [*before, {"content": "c"}]
+        except HotTierRefused:
+            assert kind in {"pending", "dirty"}
+        good.append({"content": "d"})
+        for _ in range(2):
+            with suppress(HotTierRefused):
+                cache.flush()
+        connections = cache._connections
+        connections.run(write_behind.drain_lane(connections.state, 0, 1, lambda: False))
+        assert cache.stats().dirty <= 1
+        assert connections.run(ops_.overdue_lanes(connections.state))
+        cache.evict(other)
+        assert good.history() == [{"content": "b"}, {"content": "d"}]
+        raw.delete(name)
+        assert session.history() == before
+        session.append({"content": "e"})
+        cache.flush()
+        cache.evict("k")
+        assert session.history() == [*before, {"content": "e"}]
+
+
+@pytest.mark.parametrize("fields", [{"version": "x"}, {"version": 1, "partitions": "many"}, {"version": 1}])
+def test_a_layout_that_cannot_be_read(one_stack, fields):
+    """It refuses to start, and says what to set."""
+    with one_stack.raw() as raw:
+        raw.hset("sc:{000}:layout", mapping=fields)
+        with one_stack.cache() as cache, pytest.raises(LayoutMismatch, match="HSET"):
+            cache.open("k")
+
+
+def test_members_that_are_no_session_keys(one_stack, caplog):
+    """In the dirty index, the holds and the dead letters: passed over, told of, never in the way."""
+    with one_stack.cache(partitions=1, lanes=1) as cache, one_stack.raw() as raw:
+        session = cache.open("k")
+        session.append({"content": "a"})
+        for member in (b"\xff", b"", b"a\nb", b"x" * 600, b"\x00"):
+            raw.zadd("sc:{000}:dirty", {member: 0})
+            raw.zadd("sc:{000}:holds", {member: 9e15})
+            raw.rpush("sc:{000}:dead", member)
+        assert cache.flush().ops == 2
+        assert raw.llen("sc:{000}:pending:k") == 0
+        with caplog.at_level(logging.WARNING):
+            cache.stats()
+        assert "no session key" in caplog.text
+        letters = cache.dead_letters()
+        assert len(letters) == 5
+        assert cache.retry_dead(letters) == 0
+        assert cache.drop_dead(letters) == 5
+        assert session.history() == [{"content": "a"}]

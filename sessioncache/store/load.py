@@ -22,7 +22,7 @@ from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.snapshot import Snapshot
 from sessioncache.store.details import readable_object
 from sessioncache.store.routes import checked_version
-from sessioncache.store.rows import number_of
+from sessioncache.store.rows import number_of, text_of
 from sessioncache.store.statements import chunks
 
 log = logging.getLogger("sessioncache.store")
@@ -58,7 +58,7 @@ def snapshot(connection: Connection, session_key: str, window: int, window_bytes
         found.session_id,
         found.version,
         len(elements) if is_all else _total(connection, found, len(elements)),
-        found.owner or "",
+        text_of(found, "owner") or "",
         created,
         updated,
         accessed,
@@ -76,7 +76,8 @@ def _total(connection: Connection, session: Any, at_least: int) -> int:
     return connection.scalar(counted) or 0
 
 
-_OTHERS = ("title", *info.NAMES, *info.FLAGS, *info.COUNTERS, *info.LABELS, "parent_id")
+_TEXTS = ("title", *info.NAMES, *info.LABELS, "parent_id")
+_OTHERS = (*_TEXTS, *info.FLAGS, *info.COUNTERS)
 _KNOWN = [
     sessions.c[name]
     for name in (
@@ -96,6 +97,7 @@ def _fields(row: Any, updated_ms: int) -> dict[str, str | bytes | int]:
     """What ``meta`` holds of a session besides what every script knows; only what is not empty."""
     columns = {name: getattr(row, name) for name in _OTHERS}
     columns.update({name: number_of(row, name) for name in info.COUNTERS})
+    columns.update({name: text_of(row, name) for name in _TEXTS})
     columns["metadata"] = readable_object(row.metadata_text, row.session_id)
     columns["origin"] = None if row.origin_text is None else readable_object(row.origin_text, row.session_id)
     columns["last_message_ms"] = milliseconds(row.last_message_at) if row.last_message_at else None
@@ -185,6 +187,8 @@ def recent_ops(connection: Connection, session_key: str, version: int, keep: int
         )
     groups: dict[datetime, dict[str, int]] = {}
     for row in found:
+        if type(row.message_id) is not str:
+            continue  # nobody repeats it; SQLite keeps anything in any column
         op_id, first = remembered(row.session_id, row.message_id, row.seq)
         groups.setdefault(row.created_at, {})[op_id] = first
     op = applied_ops.c

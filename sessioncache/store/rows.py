@@ -25,16 +25,16 @@ COLUMNS = (
 
 def info_of(row: Row[Any]) -> Info:
     """The snapshot in a row of `COLUMNS`. Of origin and metadata, what cannot be read is left out, and logged."""
-    labels = {name: value for name in LABELS if (value := _text(row, name)) is not None}
+    labels = {name: value for name in LABELS if (value := text_of(row, name)) is not None}
     return Info(
         session_id=row.session_id,
-        key=_text(row, "session_key") or "",
+        key=text_of(row, "session_key") or "",
         version=None,
-        owner=_text(row, "owner"),
-        title=_text(row, "title"),
-        display_name=_text(row, "display_name"),
-        platform=_text(row, "platform"),
-        chat_type=_text(row, "chat_type"),
+        owner=text_of(row, "owner"),
+        title=text_of(row, "title"),
+        display_name=text_of(row, "display_name"),
+        platform=text_of(row, "platform"),
+        chat_type=text_of(row, "chat_type"),
         origin=_json_object(row, "origin"),
         metadata=_json_object(row, "metadata") or {},
         archived=row.archived,
@@ -48,8 +48,8 @@ def info_of(row: Row[Any]) -> Info:
         last_accessed=row.last_accessed,
         last_message_at=row.last_message_at,
         ended_at=row.ended_at,
-        end_reason=_text(row, "end_reason"),
-        parent_id=_text(row, "parent_id"),
+        end_reason=text_of(row, "end_reason"),
+        parent_id=text_of(row, "parent_id"),
     )
 
 
@@ -62,7 +62,7 @@ def number_of(row: Row[Any], name: str) -> int:
     return 0
 
 
-def _text(row: Row[Any], name: str) -> str | None:
+def text_of(row: Row[Any], name: str) -> str | None:
     """A text; what SQLite keeps of another type in its column, as text."""
     value = getattr(row, name)
     if value is None or type(value) is str:
