@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rq import Callback, Queue
 from rq.serializers import JSONSerializer
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from sessioncache import (
@@ -156,7 +156,8 @@ OPS = {
     ops.RETAIN: b"1 m\n2 n\n3 o",
     ops.REMOVE: b"m-1",
     ops.EDIT: b"m-1\n" + PACKED,
-    ops.UPDATE: b"1" + infos.packed({"set": {"title": "t", "archived": True}, "add": {"input_tokens": 2}, "metadata": {"a": 1}}),
+    ops.UPDATE: b"1"
+    + infos.packed({"set": {"title": "t", "archived": True}, "add": {"input_tokens": 2}, "metadata": {"a": 1}}),
     ops.TOUCH: b"",
     ops.TELL: b"",
     ops.START: b"1" + infos.packed({"owner": "alice", "title": "t", "metadata": {"a": [1]}, "origin": {"b": None}}),
@@ -215,7 +216,9 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
-NAMED = st.sampled_from(["set", "add", "metadata", "title", "owner", "deleted", "session_id", "archived", "cost_nano", "state"])
+NAMED = st.sampled_from(
+    ["set", "add", "metadata", "title", "owner", "deleted", "session_id", "archived", "cost_nano", "state"]
+)
 
 
 @settings(max_examples=150)

@@ -31,6 +31,10 @@ LAYERS = [
     ["sessioncache.embedded"],
     ["sessioncache.keeper"],
     ["sessioncache.connect"],
+    ["sessioncache.doctor"],
+    ["sessioncache.checks.queue"],
+    ["sessioncache.checks.server", "sessioncache.checks.store"],
+    ["sessioncache.checks"],
     ["sessioncache.nudge", "sessioncache.startup", "sessioncache.ops", "sessioncache.process"],
     ["sessioncache.pools"],
     ["sessioncache.transfer.exported", "sessioncache.transfer.importing", "sessioncache.transfer.exporting"],
@@ -56,7 +60,7 @@ LAYERS = [
     ["sessioncache.hot.change", "sessioncache.hot.leases", "sessioncache.hot.server"],
     ["sessioncache.hot"],
     ["sessioncache.repeat"],
-    ["sessioncache.store.outgoing"],
+    ["sessioncache.store.outgoing", "sessioncache.store.facts"],
     [
         "sessioncache.store.apply",
         "sessioncache.store.load",
@@ -110,7 +114,7 @@ LAYERS = [
         "sessioncache.conversation.privacy",
         "sessioncache.conversation.platforms",
     ],
-    ["sessioncache.keys", "sessioncache.conversation.policy", "sessioncache.conversation.shapes"],
+    ["sessioncache.diagnosis", "sessioncache.keys", "sessioncache.conversation.policy", "sessioncache.conversation.shapes"],
     ["sessioncache.conversation", "sessioncache.arguments", "sessioncache.foreign", "sessioncache.sentinel"],
     ["sessioncache.errors"],
 ]

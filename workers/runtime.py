@@ -79,7 +79,9 @@ def work(settings: Settings, supervisor: int) -> None:
     connection = nudge.queue_connection(settings)
     try:
         queue = Queue(settings.queue, connection=connection, serializer=JSONSerializer)
-        DrainWorker([queue], connection=connection, serializer=JSONSerializer, job_class=OwnJob).work(logging_level="WARNING")
+        DrainWorker([queue], connection=connection, serializer=JSONSerializer, job_class=OwnJob).work(
+            logging_level="WARNING"
+        )
     except (RedisError, OSError) as error:
         log.warning("the queue is unavailable (%s), this worker starts again", type(error).__name__)
         time.sleep(RESTART_SECONDS)

@@ -13,6 +13,7 @@ from sessioncache.schema import routes
 from sessioncache.store.planned import Route
 from sessioncache.store.statements import chunks, insert_unless_there
 
+
 def locked(connection: Connection, keys: Sequence[str]) -> dict[str, Route]:
     """Lock the routes of these keys, made where they are missing; first all inserts, then all locks, each in order."""
     there: set[str] = set()
