@@ -52,7 +52,7 @@ class OwnJob(Job):
         """
         if self.func_name not in {jobs.connections().settings.job, jobs.KEEP_HOUSE, jobs.TELL_EXPIRING}:
             raise ConfigurationError("A job in the queue of sessioncache is none of its own; give the queue another name.")
-        return super().perform()  # type: ignore[no-untyped-call]  # rq leaves it without types
+        return super().perform()
 
     def execute_success_callback(self, *_: object) -> None:
         """Call nothing."""
@@ -60,7 +60,7 @@ class OwnJob(Job):
     def execute_failure_callback(self, *_: object) -> None:
         """Call nothing."""
 
-    def send_webhooks(self, *_: object) -> None:
+    def send_webhooks(self, *_: object, **_named: object) -> None:
         """Send nothing."""
 
 
@@ -79,9 +79,8 @@ def work(settings: Settings, supervisor: int) -> None:
     connection = nudge.queue_connection(settings)
     try:
         queue = Queue(settings.queue, connection=connection, serializer=JSONSerializer)
-        DrainWorker([queue], connection=connection, serializer=JSONSerializer, job_class=OwnJob).work(
-            logging_level="WARNING"
-        )
+        worker = DrainWorker([queue], connection=connection, serializer=JSONSerializer, job_class=OwnJob)
+        worker.work(logging_level="WARNING")
     except (RedisError, OSError) as error:
         log.warning("the queue is unavailable (%s), this worker starts again", type(error).__name__)
         time.sleep(RESTART_SECONDS)
