@@ -148,9 +148,19 @@ def drop(state: State, unwanted: Iterable[DeadLetter]) -> Flow[int]:
     """
     total, given = 0, _given(unwanted)
     for session_key, some in groupby(given, key=_key):
-        keys = state.keyspace.of_partition(state.keyspace.partition_of(session_key))
-        total += yield from draining.forget_dead(state, keys, [one.raw for one in some])
+        total += yield from _drop(state, session_key, [one.raw for one in some])
     return total
+
+
+def _drop(state: State, session_key: str, raw: list[bytes]) -> Flow[int]:
+    """Remove letters of one session key. Garbage names none, and stands in the partition where somebody put it."""
+    space, removed = state.keyspace, 0
+    own = space.partition_of(session_key)
+    for partition in [own, *(other for other in range(space.partitions) if other != own)]:
+        removed += yield from draining.forget_dead(state, space.of_partition(partition), raw)
+        if removed >= len(raw) or ops.parsed(raw[0].partition(b"\n")[2]):
+            break
+    return removed
 
 
 def retry(state: State, wanted: Iterable[DeadLetter]) -> Flow[int]:

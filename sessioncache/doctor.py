@@ -7,6 +7,7 @@ that SQLite makes an empty file where there is none.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from sessioncache.diagnosis import Finding, error, info
 from sessioncache.errors import HotTierUnavailable, SessionCacheError, StoreUnavailable
 from sessioncache.flow import Flow
 from sessioncache.state import State
+
+log = logging.getLogger("sessioncache.doctor")
 
 REDIS, DATABASE, QUEUE = "redis", "database", "queue"
 _AWAY = {
@@ -74,3 +77,7 @@ def _alone(state: State, check: Check, away: set[str]) -> Flow[list[Finding]]:
         return [error(check.name, str(unavailable), _AWAY[tier])]
     except SessionCacheError as refused:
         return [error(check.name, str(refused), check.advice)]
+    except Exception as unforeseen:
+        log.exception("the check %s failed", check.name)
+        what = f"The check met something unforeseen ({type(unforeseen).__name__})."
+        return [error(check.name, what, "Look at what it asks about with redis-cli or psql; the log has more.")]

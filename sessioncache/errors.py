@@ -121,7 +121,7 @@ class CorruptLog(SessionCacheError):
 
 
 class CorruptRecord(SessionCacheError):
-    """What the database says of where a session key stands cannot be read; the key waits for mending, no other."""
+    """What the database says of the place of a session key, or of a message, cannot be read; that key waits, no other."""
 
 
 class StoreRefused(SessionCacheError):

@@ -410,3 +410,13 @@ def test_nothing_that_is_asked_stops_the_rest(one_stack, monkeypatch):
         found = cache.doctor()
         assert one(found, "It cannot be written to").severity == "error"
         assert [finding.severity for finding in found if finding.check == "layout"] == ["ok", "ok"]
+
+
+def test_what_was_not_foreseen(one_stack, caplog):
+    """Garbage where RQ keeps its workers is a finding too."""
+    with one_stack.cache() as cache, one_stack.raw() as raw:
+        raw.sadd("rq:workers:sessioncache", "rq:worker:x")
+        raw.hset("rq:worker:x", mapping={"last_heartbeat": "yesterday", "birth": "x"})
+        found = cache.doctor()
+    assert one(found, "What RQ keeps").check == "workers"
+    assert one(found, "Scripts run").severity == "ok"

@@ -531,6 +531,35 @@ def whole_but_for_what_is_damaged(cache, session, one_gone) -> None:
     assert [one["content"] for one in session.history(2)] == ["5", "6"]
 
 
+def test_a_seq_that_cannot_be_read(one_stack):
+    """It has no place: a typed error for its session; no other suffers."""
+    with one_stack.cache() as cache:
+        session, good = cache.open("k"), cache.open("good")
+        for one in (session, good):
+            one.append([{"content": "a"}, {"content": "b"}])
+        cache.flush()
+        for key in ("k", "good"):
+            cache.evict(key)
+        damaged(one_stack, f"UPDATE messages SET seq = 'x' WHERE session_id = '{session.session_id}' AND seq = 3")
+        with pytest.raises(CorruptRecord, match="seq"):
+            session.history()
+        assert len(good.history()) == 2
+
+
+def test_a_version_that_was_set_back_by_hand(one_stack):
+    """Versions go on after the last seq."""
+    with one_stack.cache() as cache:
+        session = cache.open("k")
+        session.append([{"content": "a"}, {"content": "b"}])
+        cache.flush()
+        cache.evict("k")
+        damaged(one_stack, "UPDATE routes SET version = 1")
+        assert len(session.history()) == 2
+        assert session.append({"content": "c"})[0].seq == 4
+        cache.flush()
+        assert len(session.history()) == 3
+
+
 @pytest.mark.parametrize("value", ["x", -1, 2**62, b"\xff"])
 def test_a_route_that_cannot_be_read(one_stack, value):
     """Where a key stands is not guessed: that key is stopped, and no other."""
@@ -600,15 +629,16 @@ def test_a_layout_that_cannot_be_read(one_stack, fields):
 
 def test_members_that_are_no_session_keys(one_stack, caplog):
     """In the dirty index, the holds and the dead letters: passed over, told of, never in the way."""
-    with one_stack.cache(partitions=1, lanes=1) as cache, one_stack.raw() as raw:
-        session = cache.open("k")
+    with one_stack.cache(partitions=2, lanes=1) as cache, one_stack.raw() as raw:
+        key = next(name for name in map(str, range(99)) if cache._state.keyspace.of(name).partition == 0)
+        session = cache.open(key)
         session.append({"content": "a"})
         for member in (b"\xff", b"", b"a\nb", b"x" * 600, b"\x00"):
             raw.zadd("sc:{000}:dirty", {member: 0})
             raw.zadd("sc:{000}:holds", {member: 9e15})
             raw.rpush("sc:{000}:dead", member)
         assert cache.flush().ops == 2
-        assert raw.llen("sc:{000}:pending:k") == 0
+        assert raw.llen(f"sc:{{000}}:pending:{key}") == 0
         with caplog.at_level(logging.WARNING):
             cache.stats()
         assert "no session key" in caplog.text

@@ -11,9 +11,11 @@ import redis
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 
+from sessioncache.borders import FOREIGN
 from sessioncache.checks.server import REPLICA, eviction
 from sessioncache.config import Settings
 from sessioncache.diagnosis import Finding, error, info, ok, warning
+from sessioncache.errors import HotTierRefused
 from sessioncache.flow import Apart, Flow
 from sessioncache.hot.server import facts_in
 from sessioncache.nudge import queue_connection
@@ -32,6 +34,11 @@ def _asked(settings: Settings, work: Callable[[redis.Redis], T]) -> T:
     connection = queue_connection(settings)
     try:
         return work(connection)
+    except FOREIGN:
+        raise
+    except Exception as unreadable:
+        what = f"What RQ keeps in the queue's Redis cannot be read ({type(unreadable).__name__}); look at its rq:* keys."
+        raise HotTierRefused(what) from unreadable
     finally:
         connection.close()
 

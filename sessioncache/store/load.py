@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, LargeBinary, Select, Text, and_, cast, delete, func, select, tuple_
 
 from sessioncache import info
-from sessioncache.errors import InvalidKey
+from sessioncache.arguments import MAX_NUMBER
+from sessioncache.errors import CorruptRecord, InvalidKey
 from sessioncache.keys import check_name
 from sessioncache.message import HOLE, LAST_MILLISECOND, element, from_json, milliseconds
 from sessioncache.op import remembered
@@ -54,9 +55,10 @@ def snapshot(connection: Connection, session_key: str, window: int, window_bytes
         return Snapshot("", found.version, 0, "", 0, 0, 0, ops, [])
     created, updated, accessed = map(milliseconds, (found.created_at, found.updated_at, found.last_accessed))
     elements, is_all = newest(connection, found.session_id, window, window_bytes)
+    last = int(elements[-1].split(b" ", 1)[0]) if elements else 0
     return Snapshot(
         found.session_id,
-        found.version,
+        max(found.version, last),  # somebody may have changed one by hand
         len(elements) if is_all else _total(connection, found, len(elements)),
         text_of(found, "owner") or "",
         created,
@@ -148,7 +150,13 @@ def _rows(connection: Connection, session_id: str) -> Select[Any]:
 
 
 def _element(row: Any, session_id: str) -> bytes:
-    """A row as an element: a hole, with a warning, where its message cannot be read."""
+    """A row as an element: a hole, with a warning, where its message cannot be read.
+
+    Raises:
+        CorruptRecord: its seq is none, so that it has no place.
+    """
+    if type(row.seq) is not int or not 0 <= row.seq <= MAX_NUMBER:
+        raise CorruptRecord(f"A message of session {session_id} has a seq that is none; remove its row.")
     try:
         packed = from_json(row.body)
     except ValueError:
