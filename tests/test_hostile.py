@@ -101,22 +101,37 @@ def is_json(value: object) -> bool:
     return all(map(is_json, value)) if type(value) is list else type(value) in {str, int, float, bool, type(None)}
 
 
+def read_as_json(raw: bytes) -> None:
+    """Any bytes are read without an error; what is sound is the message, or a plain JSON object that is almost it."""
+    found = messages.record(raw)
+    sound = messages.is_sound([raw], -1, 2**53)
+    assert type(found.data) is dict
+    assert is_json(found.data) or not sound
+    assert found.readable or found.data == {}
+    data = messages.Messages([raw, ELEMENT], 0, 2).data()
+    assert data == ([found.data] if found.readable else []) + [MESSAGE] or not sound
+    if sound:
+        assert found.readable == (raw[raw.index(b"\n") + 1 :] != HOLE)
+        assert found.seq >= 0
+
+
+@pytest.mark.parametrize("payload", NASTY)
+@pytest.mark.parametrize("before", [b"", b"\x81\xa1a", b"\x81\xa1a\x91"])
+def test_payloads_that_are_nasty_from_the_start(payload, before):
+    """Behind a good header, as the message, as a value in it, and in a list in it."""
+    raw = b"7 1790000000000 m\n" + before + payload
+    read_as_json(raw)
+    assert not messages.is_sound([raw], -1, 2**53) or messages.record(raw).data or payload == HOLE
+
+
 @settings(max_examples=400)
 @given(mutated(ELEMENT) | garbage)
 @example(ELEMENT[:-1])
 @example(b"7 1790000000000 m\n" + bomb(1000))
 @example(b"7 99999999999999999999 m\n" + PACKED)
 def test_elements_of_a_history(raw):
-    """Any bytes are read without an error; what is sound is the message, or a plain JSON object that is almost it."""
-    found = messages.record(raw)
-    assert is_json(found.data) or not messages.is_sound([raw], -1, 2**53)
-    assert found.readable or found.data == {}
-    data = messages.Messages([raw, ELEMENT], 0, 2).data()
-    assert data[-1] == MESSAGE
-    if messages.is_sound([raw], -1, 2**53):
-        packed = raw[raw.index(b"\n") + 1 :]
-        assert found.readable == (packed != HOLE)
-        assert found.seq >= 0
+    """Bits flipped, cut, spliced."""
+    read_as_json(raw)
 
 
 def test_a_hole_is_sound_and_rising_seqs_are():
