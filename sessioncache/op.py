@@ -50,6 +50,8 @@ KINDS = frozenset(
     {APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, RETAIN, REMOVE, EDIT, UPDATE, TOUCH, TELL, START, SWITCH, LEAVE, DELETE}
 )
 
+# Kinds whose payload begins with a message id and a line break.
+_NAMING = MESSAGE_KINDS | {EDIT}
 _HEADER = re.compile(rb"(\d{1,16}) ([\w-]{16}) (\d{1,9}) (\d{1,14}) ([a-z_]+) ([^\n]{1,1024})\n")
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
 
@@ -117,7 +119,7 @@ def parse(element: bytes) -> Op:
     payload = element[header.end() :]
     if kind.decode() not in KINDS:
         raise ValueError("an unknown kind of op")
-    if kind.decode() in MESSAGE_KINDS and not _is_name(payload.partition(b"\n")[0].decode()):
+    if kind.decode() in _NAMING and not _is_name(payload.partition(b"\n")[0].decode()):
         raise ValueError("no message id")
     return Op(int(version), op_id.decode(), int(left), int(at_ms), kind.decode(), session_id.decode(), payload)
 

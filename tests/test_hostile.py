@@ -227,6 +227,23 @@ def test_elements_of_a_pending_log(sqlite, raw):
         assert refused.reason in {"payload", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 
 
+@pytest.mark.parametrize("kind", sorted(OPS))
+def test_every_kind_with_every_nasty_payload(sqlite, kind):
+    """And with nasty numbers in its header: never another error than the refusal of that op."""
+    for nasty in NASTY:
+        refused_or_done(sqlite, logged(2, kind, nasty))
+        refused_or_done(sqlite, logged(2, kind, b"1" + nasty))
+        refused_or_done(sqlite, logged(2, kind, b"m\n" + nasty))
+        refused_or_done(sqlite, logged(2, kind, OPS[kind]).replace(b"1790000000000", nasty or b"9" * 20, 1))
+        refused_or_done(sqlite, logged(2, kind, OPS[kind]).replace(b"2", nasty or b"9" * 20, 1))
+
+
+def refused_or_done(engine, raw: bytes) -> None:
+    """What any element may come to."""
+    with suppress(StoreRefused):
+        stored(engine, [raw])
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -427,6 +444,14 @@ def test_garbage_in_a_hot_copy_for_long(some_stack, seed):
     rounds(some_stack, seed, 500)
 
 
+CALLED: list[object] = []
+
+
+def called(*_: object) -> None:
+    """What a job of somebody else wants to have called."""
+    CALLED.append(_)
+
+
 FOREIGN = [
     ("workers.jobs.drain_lane", ["another", 0, 4]),
     ("workers.jobs.drain_lane", [["sc"], 0, 4]),
@@ -460,13 +485,14 @@ def test_jobs_of_others(one_stack, tmp_path, monkeypatch, caplog):
         pending = raw.llen(cache._state.keyspace.of("k").pending)
         queue = Queue("hostile", connection=raw, serializer=JSONSerializer)
         sent = [queue.enqueue(name, *(str(path) if one == "{path}" else one for one in given)) for name, given in FOREIGN]
-        sent.append(queue.enqueue("workers.jobs.drain_lane", "another", 0, 4, on_failure=Callback("os.mkdir")))
+        sent.append(queue.enqueue("workers.jobs.drain_lane", "another", 0, 4, on_failure=Callback(f"{__name__}.called")))
         worker = DrainWorker([queue], connection=raw, serializer=JSONSerializer, job_class=OwnJob)
         worker.work(burst=True, logging_level="CRITICAL")
         for job in sent:
             job.refresh()
             assert job.get_status() == "failed", job.description
         assert not path.exists()
+        assert not CALLED
         assert raw.llen(cache._state.keyspace.of("k").pending) == pending
         lanes = range(one_stack.settings().lanes)
         ours = [queue.enqueue("workers.jobs.drain_lane", "sc", lane, len(lanes), result_ttl=60) for lane in lanes]
@@ -631,6 +657,44 @@ def test_a_key_without_a_ttl_of_a_wrong_type(one_stack, kind):
         cache.flush()
         cache.evict("k")
         assert session.history() == [*before, {"content": "e"}]
+
+
+def test_a_log_of_a_wrong_type_among_good_ones(one_stack):
+    """The drain job empties the logs of the other keys of its partition."""
+    with one_stack.cache(partitions=1, lanes=1) as cache, one_stack.raw() as raw:
+        bad_key, good = cache.open("bad"), cache.open("good")
+        cache.flush()
+        bad_key.append({"content": "a"})
+        good.append({"content": "b"})
+        keys = cache._state.keyspace.of("bad")
+        raw.rename(keys.pending, "kept")
+        raw.set(keys.pending, "x")
+        connections = cache._connections
+        connections.run(write_behind.drain_lane(connections.state, 0, 1, lambda: False))
+        assert not raw.exists(cache._state.keyspace.of("good").pending)
+        raw.rename("kept", keys.pending)
+        cache.evict("bad")
+        assert bad_key.history() == [{"content": "a"}]
+
+
+def test_dead_letters_that_are_no_list(one_stack):
+    """Nothing is taken from a log that cannot be put there (I2)."""
+    with one_stack.cache(partitions=1, lanes=1) as cache, one_stack.raw() as raw:
+        session = cache.open("k")
+        cache.flush()
+        keys = cache._state.keyspace.of("k")
+        element_ = logged(2, ops.APPEND, b"m\n\xc1").replace(b" s\n", b" " + session.session_id.encode() + b"\n")
+        for garbage_ in (element_, b"no op"):
+            raw.rpush(keys.pending, garbage_)
+            raw.zadd(keys.dirty, {"k": 0})
+            raw.set(keys.dead, "x")
+            with pytest.raises(HotTierRefused, match="WRONGTYPE"):
+                cache.flush()
+            assert raw.lrange(keys.pending, 0, -1) == [garbage_]
+            raw.delete(keys.dead)
+            cache.flush()
+            assert raw.llen(keys.pending) == 0
+            assert raw.lpop(keys.dead).endswith(garbage_)
 
 
 @pytest.mark.parametrize("fields", [{"version": "x"}, {"version": 1, "partitions": "many"}, {"version": 1}])

@@ -33,8 +33,9 @@ def _of_right_type(asked: Flow[Any], partition: PartitionKeys) -> Flow[Any]:
     except HotTierRefused as error:
         if "WRONGTYPE" not in str(error):
             raise
-        names = (partition.partition, partition.dirty, partition.dead)
-        log.warning("partition %d cannot be drained: %s or %s is of a wrong type; rename it", *names)
+        log.warning(
+            "partition %d cannot be drained: %s is of a wrong type; rename it", partition.partition, partition.dirty
+        )
         return None
 
 
@@ -104,7 +105,8 @@ def layout(state: State, version: int, partitions: int, *, record: bool) -> Flow
 class Backlog:
     """The backlog of one partition, with the names of some of its dirty session keys.
 
-    ``overdue``: for how long a key has been due, in seconds; 0 or less if none is.
+    ``overdue``: for how long a key has been due, in seconds; 0 or less if none is. ``readable``: False where the dirty
+    index is of another type, and nothing is known.
     """
 
     dirty: int
@@ -112,6 +114,7 @@ class Backlog:
     now_ms: int
     overdue: float
     session_keys: list[str]
+    readable: bool = True
 
 
 def stats(state: State, partition: PartitionKeys, limit: int) -> Flow[Backlog]:
@@ -119,7 +122,7 @@ def stats(state: State, partition: PartitionKeys, limit: int) -> Flow[Backlog]:
     asked = evaluate(state, scripts.STATS, (partition.dirty, partition.dead), limit)
     reply = yield from _of_right_type(asked, partition)
     if reply is None:
-        return Backlog(0, 0, 0, 0.0, [])
+        return Backlog(0, 0, 0, 0.0, [], readable=False)
     dirty, dead, now_ms, since_ms, *session_keys = reply
     overdue = (int(now_ms) - int(since_ms)) / 1000
     return Backlog(dirty, dead, int(now_ms), overdue, _session_keys(session_keys))
