@@ -99,7 +99,7 @@ def until(condition) -> None:
 
 
 def test_either_door_finds_the_same(one_stack):
-    """Nobody at work, no append-only file: what is to be expected of a bare stack; asyncio finds it too; nothing is written."""
+    """Nobody at work, no append-only file: to be expected of a bare stack; asyncio finds it too; nothing is written."""
     with one_stack.cache() as cache, one_stack.raw() as raw:
         cache.open("k")
         cache.flush()
