@@ -334,7 +334,7 @@ def test_a_database_without_a_schema(one_stack, empty_postgres, tmp_path):
     with SessionCache(settings=settings) as cache:
         found = one(cache.doctor(), "no sessioncache schema")
         assert (found.severity, found.advice) == ("error", "Run sessioncache db upgrade.")
-    with one_stack.cache() as cache:
+    with SessionCache(settings=replace(one_stack.settings(), database_url=f"sqlite:///{tmp_path}/new.db")) as cache:
         assert one(cache.doctor(), "no schema yet").severity == "info"
         assert one(cache.doctor(), "no schema yet").severity == "info"
 
