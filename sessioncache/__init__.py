@@ -19,6 +19,7 @@ from sessioncache.conversation.policy import ResetPolicies, ResetPolicy
 from sessioncache.conversation.prompt import HomeChannel, SessionContext, build_session_context_prompt
 from sessioncache.conversation.source import SessionSource
 from sessioncache.dead import DeadLetter
+from sessioncache.diagnosis import Finding
 from sessioncache.errors import (
     Backpressure,
     ConfigurationError,
@@ -71,6 +72,7 @@ __all__ = [
     "CorruptRecord",
     "DeadLetter",
     "Erased",
+    "Finding",
     "Flushed",
     "Hit",
     "HomeChannel",

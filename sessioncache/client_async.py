@@ -21,6 +21,7 @@ from sessioncache.config import Settings, settings_from
 from sessioncache.connect import AwaitingConnections
 from sessioncache.conversation.source import SessionSource
 from sessioncache.dead import DeadLetter
+from sessioncache.diagnosis import Finding
 from sessioncache.embedded import Opener
 from sessioncache.finding import Hits, Page, Wanted
 from sessioncache.flow import Flow
@@ -253,6 +254,14 @@ class AsyncSessionCache:
     async def drop_dead(self, letters: Iterable[DeadLetter]) -> int:
         """Remove dead letters for good; how many were still there."""
         return await self._run(dead.drop(self._state, letters))
+
+    async def doctor(self) -> builtins.list[Finding]:
+        """Whether these are the servers that the settings need, and all is well with them; what is not, and what to do.
+
+        An unreachable tier is a finding, and so is what the first call would refuse to start with. Nothing is written, but
+        that SQLite makes an empty file where there is none.
+        """
+        return await self._connections.doctor()
 
     async def stats(self) -> Stats:
         """How the two tiers stand, and what this process did."""

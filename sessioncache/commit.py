@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
-from sessioncache.errors import SessionCacheError, StoreRefused
+from sessioncache.errors import CorruptRecord, SessionCacheError, StoreRefused
 from sessioncache.flow import Flow, Transact
 from sessioncache.hot import draining
 from sessioncache.state import State
@@ -53,6 +53,10 @@ def commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
         return Drained()
     try:
         return (yield from _apply(state, logs))
+    except CorruptRecord as error:
+        if len(logs) == 1:
+            return stopped(state, logs[0].session_key, error)
+        halves = _halves(logs)
     except StoreRefused as error:
         halves = _halves(logs)
         if not halves:

@@ -19,8 +19,9 @@ import redis.asyncio
 from sqlalchemy import Engine, QueuePool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from sessioncache import startup
+from sessioncache import doctor, startup
 from sessioncache.config import Settings
+from sessioncache.diagnosis import Finding
 from sessioncache.drivers import Awaiting, Blocking, FirstTransaction, Gate
 from sessioncache.errors import ConfigurationError
 from sessioncache.flow import Flow, arun, run
@@ -130,6 +131,10 @@ class BlockingConnections:
             self._started = True
         return run(flow, self.driver.perform)
 
+    def doctor(self) -> list[Finding]:
+        """What an examination of the tiers finds, also where `run` refuses to start."""
+        return run(doctor.examine(self.state, has_queue=not isinstance(self._bell, NoBell)), self.driver.perform)
+
     def settle(self) -> None:
         """Send what nudges wait: for a process that may end without further notice."""
         self._bell.close()
@@ -173,6 +178,10 @@ class AwaitingConnections:
             await arun(startup.start(self.state), self.driver.perform)
             self._started = True
         return await arun(flow, self.driver.perform)
+
+    async def doctor(self) -> list[Finding]:
+        """What an examination of the tiers finds, also where `run` refuses to start."""
+        return await arun(doctor.examine(self.state, has_queue=not isinstance(self._bell, NoBell)), self.driver.perform)
 
     async def close(self) -> None:
         """Send what nudges wait, and close what was opened here; nothing in a forked child."""

@@ -7,14 +7,13 @@ nothing. A session's start is only retried where its key has no session.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import groupby
 from typing import Any
-
-import msgpack
 
 from sessioncache import op as ops
 from sessioncache import read_through
@@ -31,6 +30,7 @@ from sessioncache.store import load
 from sessioncache.store.plan import known_id
 
 PAGE = 500
+_MILLISECONDS = re.compile(r"[0-9]{1,14}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _letter(raw: bytes) -> DeadLetter:
     op = ops.parsed(element)
     message_id, message = _message(op)
     return DeadLetter(
-        at=instant(int(at_ms) if at_ms.isdecimal() else 0),
+        at=instant(int(at_ms) if _MILLISECONDS.fullmatch(at_ms) else 0),
         reason=reason,
         session_key=session_key,
         session_id=op.session_id if op else "",
@@ -120,7 +120,7 @@ def _message(op: Op | None) -> tuple[str | None, dict[str, Any] | None]:
     message_id, packed = ops.message_of(op)
     try:
         return message_id, decode(packed)
-    except (ValueError, msgpack.UnpackException):
+    except ValueError:
         return message_id, None
 
 
@@ -148,9 +148,19 @@ def drop(state: State, unwanted: Iterable[DeadLetter]) -> Flow[int]:
     """
     total, given = 0, _given(unwanted)
     for session_key, some in groupby(given, key=_key):
-        keys = state.keyspace.of_partition(state.keyspace.partition_of(session_key))
-        total += yield from draining.forget_dead(state, keys, [one.raw for one in some])
+        total += yield from _drop(state, session_key, [one.raw for one in some])
     return total
+
+
+def _drop(state: State, session_key: str, raw: list[bytes]) -> Flow[int]:
+    """Remove letters of one session key. Garbage names none, and stands in the partition where somebody put it."""
+    space, removed = state.keyspace, 0
+    own = space.partition_of(session_key)
+    for partition in [own, *(other for other in range(space.partitions) if other != own)]:
+        removed += yield from draining.forget_dead(state, space.of_partition(partition), raw)
+        if removed >= len(raw) or ops.parsed(raw[0].partition(b"\n")[2]):
+            break
+    return removed
 
 
 def retry(state: State, wanted: Iterable[DeadLetter]) -> Flow[int]:

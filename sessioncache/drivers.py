@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sessioncache.borders import FOREIGN, translate
 from sessioncache.bounded import within
 from sessioncache.errors import HookFailed
-from sessioncache.flow import WRITES, Bell, Call, Command, Evaluate, Pause, Request, Ring, Transact
+from sessioncache.flow import WRITES, Apart, Bell, Call, Command, Evaluate, Pause, Request, Ring, Transact
 from sessioncache.scripts import Script
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class Blocking:
     def _transact(self, request: Transact) -> Any:
         options = _isolation(self.engine, writes=request.writes)
         with self.gate, self.engine.connect().execution_options(**options) as connection, connection.begin():
-            return self.first.checked(request.work, connection)
+            return self.first.checked(request.work, connection) if request.checked else request.work(connection)
 
     def _ring(self, request: Ring) -> None:
         self.bell.ring(request.lane)
@@ -136,7 +136,11 @@ class Blocking:
             if isawaitable(result):
                 asyncio.run(result)  # type: ignore[arg-type]  # what is no coroutine fails as a hook
 
+    def _apart(self, request: Apart) -> Any:
+        return request.function()
+
     _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
+        Apart: _apart,
         Evaluate: _evaluate,
         Command: _command,
         Transact: _transact,
@@ -202,6 +206,8 @@ class Awaiting:
         async with self.engine.connect() as connection:
             connection = await connection.execution_options(**options)  # noqa: PLW2901 - the same connection
             async with connection.begin():
+                if not request.checked:
+                    return await connection.run_sync(request.work)
                 return await connection.run_sync(lambda plain: self.first.checked(request.work, plain))
 
     async def _ring(self, request: Ring) -> None:
@@ -216,7 +222,11 @@ class Awaiting:
             if isawaitable(result):
                 await result
 
+    async def _apart(self, request: Apart) -> Any:
+        return await asyncio.to_thread(request.function)
+
     _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
+        Apart: _apart,
         Evaluate: _evaluate,
         Command: _command,
         Transact: _transact,

@@ -121,7 +121,7 @@ class CorruptLog(SessionCacheError):
 
 
 class CorruptRecord(SessionCacheError):
-    """A message in the database cannot be read; its session's history waits for mending, no other's."""
+    """What the database says of the place of a session key, or of a message, cannot be read; that key waits, no other."""
 
 
 class StoreRefused(SessionCacheError):

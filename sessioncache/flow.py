@@ -46,11 +46,13 @@ class Command:
 class Transact:
     """Run ``work`` in one transaction, committed when it returns; its result is sent back.
 
-    A transaction that does not write sees one snapshot of the store.
+    A transaction that does not write sees one snapshot of the store. Unless it is to be ``checked``, it may run in a store
+    that was not made for these settings.
     """
 
     work: Callable[[Connection], Any]
     writes: bool
+    checked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,14 @@ class Call:
     outcome: str = "what it was called about is done all the same"
 
 
-Request = Evaluate | Command | Transact | Ring | Pause | Call
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Call a function of ours that blocks, in a thread of its own under asyncio; its result is sent back."""
+
+    function: Callable[[], Any]
+
+
+Request = Evaluate | Command | Transact | Ring | Pause | Call | Apart
 Flow = Generator[Request, Any, T]
 
 

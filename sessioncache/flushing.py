@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sessioncache.arguments import seconds
 from sessioncache.commit import Drained
-from sessioncache.errors import SessionCacheError, StoreUnavailable
+from sessioncache.errors import HotTierRefused, SessionCacheError, StoreUnavailable
 from sessioncache.flow import Flow, Pause
 from sessioncache.hot import draining
 from sessioncache.repeat import ask, pauses
@@ -93,9 +93,15 @@ def _left(state: State, names: list[str]) -> Flow[int]:
 
 
 def dirty_keys(state: State) -> Flow[list[str]]:
-    """Every session key with a pending log."""
+    """Every session key with a pending log.
+
+    Raises:
+        HotTierRefused: a dirty index is of another type.
+    """
     names: list[str] = []
     for partition in range(state.settings.partitions):
         backlog = yield from draining.stats(state, state.keyspace.of_partition(partition), EVERY_KEY)
+        if not backlog.readable:
+            raise HotTierRefused(f"The dirty index of partition {partition} is of a wrong type; rename it. See doctor().")
         names += backlog.session_keys
     return names

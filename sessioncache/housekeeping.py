@@ -171,14 +171,14 @@ def _tried(one: Candidate, work: Flow[bool], failed: dict[str, str]) -> Flow[boo
 def _looked_after(state: State, one: Candidate, run: Run, care: Care) -> Flow[bool]:
     """Do to one session what is to be done. A copy that was brought in for this has no messages, and goes again."""
     keys, was_hot = state.keyspace.of(one.session_key), True
-    looked = yield from reading.look(state, keys)
+    looked = yield from read_through.attempted(state, keys, partial(reading.look, state, keys))
     if looked is None:
         was_hot = False
         looked = yield from read_through.warm(state, keys, partial(reading.look, state, keys), window=0)
     try:
-        if looked.held or looked.fields.get("session_id", b"").decode() != one.session_id:
+        snapshot = looked.info
+        if looked.held or snapshot is None or snapshot.session_id != one.session_id:
             return False
-        snapshot = info.from_meta(one.session_key, looked.fields)
         if not care.fits(snapshot, run.before):
             return False
         handle = Handle(keys, one.session_id, snapshot.owner or "")
@@ -263,7 +263,7 @@ def _told(state: State, one: Candidate) -> Flow[bool]:
         attempt = partial(reading.tell, state, keys, one.session_id, op_id, ahead_ms, rows)
         reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt)))
         if isinstance(reply, Opened):
-            yield Call(hooks.resolved(state.settings.on_expiring), (info.from_meta(one.session_key, reply.fields),))
+            yield Call(hooks.resolved(state.settings.on_expiring), (reply.info,))
             return True
         if reply.why != "clock":
             return False

@@ -21,6 +21,7 @@ import msgpack
 
 from sessioncache.arguments import shown
 from sessioncache.errors import InvalidInput, InvalidMessage
+from sessioncache.foreign import unpack
 from sessioncache.keys import check_name
 from sessioncache.message import decode, encode, instant
 
@@ -112,7 +113,11 @@ class Info:
 
 
 def from_meta(session_key: str, fields: Mapping[str, bytes]) -> Info:
-    """The snapshot in the fields of a ``meta`` hash."""
+    """The snapshot in the fields of a ``meta`` hash.
+
+    Raises:
+        ValueError, KeyError, OverflowError: something is missing in it, or is not what it should be.
+    """
     names = {name: fields[name].decode() or None for name in ("owner", "title", *NAMES) if name in fields}
     numbers = {name: int(fields.get(name) or 0) for name in (*COUNTERS, "last_message_ms")}
     origin = fields.get("origin")
@@ -164,8 +169,12 @@ def _field(value: Any) -> bytes | str:
 
 
 def unpacked(packed: bytes) -> Any:
-    """The value that `packed` was given."""
-    return msgpack.unpackb(packed)
+    """The value that `packed` was given.
+
+    Raises:
+        ValueError: it was not made by it.
+    """
+    return unpack(packed)
 
 
 def packed(value: Any) -> bytes:

@@ -7,15 +7,19 @@ An element of the ``history`` list is a plain header line, readable in redis-cli
 
     <seq> <milliseconds since 1970, by Redis's clock> <message id>\n<msgpack of the message>
 
+A message that the store has but cannot give back stands as a *hole*: the header, then `HOLE`, a byte that no msgpack begins
+with. It keeps its place and counts, so that positions and paging stay right; `Messages.data` leaves it out.
+
 Guarantees: what either tier could not give back equal is refused before anything is written, with the path of the
 offending value (`InvalidMessage`); what a caller does to a returned object changes no cache (I8), because every access
-decodes anew.
+decodes anew; whatever bytes an element holds, reading it raises nothing and runs nothing.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -24,11 +28,19 @@ from typing import Any, overload
 import msgpack
 
 from sessioncache.errors import InvalidMessage
+from sessioncache.foreign import parse_object, unpack
 
 MAX_NESTING = 100
 SMALLEST_INTEGER = -(2**63)
 LARGEST_INTEGER = 2**64 - 1
 
+HOLE = b"\xc1"
+# The last millisecond that an element may name: some day in the year 5138.
+LAST_MILLISECOND = 10**14 - 1
+
+_HEADER = re.compile(rb"(\d{1,16}) (\d{1,14}) ([^\n]+)\n")
+# How msgpack writes binary data of no length, which its limits let pass.
+_NO_BYTES = (b"\xc4\x00", b"\xc5\x00\x00", b"\xc6\x00\x00\x00\x00")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -141,8 +153,14 @@ def _name(value: object) -> str:
 
 
 def decode(packed: bytes) -> dict[str, Any]:
-    """The message that `encode` was given: a new object at every call."""
-    message: dict[str, Any] = msgpack.unpackb(packed)
+    """The message that `encode` was given: a new object at every call.
+
+    Raises:
+        ValueError: it holds no JSON object.
+    """
+    message = unpack(packed)
+    if type(message) is not dict:
+        raise ValueError("no JSON object")
     return message
 
 
@@ -151,10 +169,16 @@ def to_json(message: Mapping[str, Any]) -> str:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def from_json(text: str) -> bytes:
-    """The encoding of a message that SQL gave back."""
-    packed: bytes = msgpack.packb(json.loads(text))
-    return packed
+def from_json(text: str | bytes) -> bytes:
+    """The encoding of a message that SQL gave back.
+
+    Raises:
+        ValueError: it holds no JSON object.
+    """
+    try:
+        return bytes(msgpack.packb(parse_object(text)))
+    except OverflowError:
+        raise ValueError("a number beyond 64 bit") from None
 
 
 def plain_text(message: Mapping[str, Any]) -> str:
@@ -192,6 +216,7 @@ class Record:
         created_at: when Redis accepted it, aware UTC.
         data: the message as it was appended; the caller's own copy.
         stale: whether it was read from SQL alone, because Redis was away (the setting ``stale_reads``).
+        readable: False where neither tier can give the message back any more; then ``data`` is empty.
     """
 
     seq: int
@@ -199,13 +224,49 @@ class Record:
     created_at: datetime
     data: dict[str, Any]
     stale: bool = field(default=False, compare=False)
+    readable: bool = True
 
 
 def record(raw: bytes) -> Record:
-    """The record in an element of the ``history`` list."""
-    header, _, packed = raw.partition(b"\n")
-    seq, created_ms, message_id = header.split(b" ", 2)
-    return Record(int(seq), message_id.decode(), instant(int(created_ms)), decode(packed))
+    """The record in an element of the ``history`` list; of garbage, one that says that it cannot be read."""
+    header = _HEADER.match(raw)
+    if header is None:
+        return Record(0, "", _EPOCH, {}, readable=False)
+    data = _data(raw[header.end() :])
+    seq, created_ms, message_id = header.groups()
+    return Record(
+        int(seq), message_id.decode(errors="replace"), instant(int(created_ms)), data or {}, readable=data is not None
+    )
+
+
+def _data(packed: bytes) -> dict[str, Any] | None:
+    try:
+        return decode(packed)
+    except ValueError:
+        return None
+
+
+def is_sound(elements: Sequence[bytes], after: int, through: int) -> bool:
+    """Whether these are elements as they are written here, holes included, with rising seqs above one and up to another."""
+    try:
+        for raw in elements:
+            header = _HEADER.match(raw)
+            if header is None or not after < (after := int(header[1])) <= through:
+                return False
+            header[3].decode()
+            packed = raw[header.end() :]
+            if packed != HOLE:
+                data = decode(packed)
+                if any(one in packed for one in _NO_BYTES):
+                    _check(data, 1)
+    except (ValueError, _Unsayable):
+        return False
+    return True
+
+
+def holes(elements: Sequence[bytes]) -> int:
+    """How many of these sound elements are holes."""
+    return sum(one.endswith(HOLE) and one.index(b"\n") == len(one) - 2 for one in elements)
 
 
 class StaleHistory(list[dict[str, Any]]):
@@ -245,8 +306,9 @@ class Messages(Sequence[Record]):
         return replace(found, stale=True) if self.stale else found
 
     def data(self) -> list[dict[str, Any]]:
-        """The messages alone, exactly as they were appended; a `StaleHistory` of them if they are stale."""
-        data = [decode(raw[raw.index(b"\n") + 1 :]) for raw in self._raw[self._start : self._stop]]
+        """The messages alone, as they were appended, but for unreadable ones; a `StaleHistory` if they are stale."""
+        found = (_data(raw[raw.find(b"\n") + 1 :]) for raw in self._raw[self._start : self._stop])
+        data = [one for one in found if one is not None]
         return StaleHistory(data) if self.stale else data
 
     def __repr__(self) -> str:

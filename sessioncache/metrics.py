@@ -20,6 +20,7 @@ NAMES = (
     "repeats",  # ops that the store had already
     "renumbered",  # ops that got a new version because Redis came back older
     "dead_letters",
+    "corrupt_elements",  # times that a hot copy held garbage and was brought back, and messages that SQL could not give
     "refused",  # ops that the store refused, which stops their key
     "retries",  # Redis commands sent again
     "nudges",

@@ -36,7 +36,10 @@ from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import zip_longest
 from os import urandom
+
+from sessioncache.keys import MAX_NAME_CHARACTERS
 
 APPEND, EVENT = "append", "event"
 REPLACE, TRUNCATE, CLEAR, RETAIN, REMOVE, EDIT = "replace", "truncate", "clear", "retain", "remove", "edit"
@@ -47,7 +50,9 @@ KINDS = frozenset(
     {APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, RETAIN, REMOVE, EDIT, UPDATE, TOUCH, TELL, START, SWITCH, LEAVE, DELETE}
 )
 
-_HEADER = re.compile(rb"\d+ [\w-]{16} \d+ \d+ [a-z_]+ [^\n]+\n")
+# Kinds whose payload begins with a message id and a line break.
+_NAMING = MESSAGE_KINDS | {EDIT}
+_HEADER = re.compile(rb"(\d{1,16}) ([\w-]{16}) (\d{1,9}) (\d{1,14}) ([a-z_]+) ([^\n]{1,1024})\n")
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
 
 
@@ -107,22 +112,37 @@ def parse(element: bytes) -> Op:
     Raises:
         ValueError: it holds none, or one of a kind that this version does not know.
     """
-    header, _, payload = element.partition(b"\n")
-    version, op_id, left, at_ms, kind, session_id = header.split(b" ", 5)
+    header = _HEADER.match(element)
+    if header is None:
+        raise ValueError("no op")
+    version, op_id, left, at_ms, kind, session_id = header.groups()
+    payload = element[header.end() :]
     if kind.decode() not in KINDS:
-        raise ValueError(f"unknown kind of op: {kind!r}")
-    if kind.decode() in MESSAGE_KINDS:
-        payload.partition(b"\n")[0].decode()
+        raise ValueError("an unknown kind of op")
+    if kind.decode() in _NAMING and not _is_name(payload.partition(b"\n")[0].decode()):
+        raise ValueError("no message id")
     return Op(int(version), op_id.decode(), int(left), int(at_ms), kind.decode(), session_id.decode(), payload)
+
+
+def _is_name(message_id: str) -> bool:
+    return 0 < len(message_id) <= MAX_NAME_CHARACTERS
 
 
 def is_corrupt(element: bytes) -> bool:
     """Whether an element is no op of any version: neither of this one, nor one that has a header as ops have."""
-    return parsed(element) is None and not (_HEADER.match(element) and _kind(element) not in KINDS)
+    header = _HEADER.match(element)
+    return parsed(element) is None and (header is None or header[5].decode() in KINDS)
 
 
-def _kind(element: bytes) -> str:
-    return element.split(b" ", 5)[4].decode(errors="replace")
+def corrupt_in(elements: Sequence[bytes]) -> bytes | None:
+    """The first element of a log's head that is no op, or whose group does not follow it; None where there is none."""
+    for element, following in zip_longest(elements, elements[1:]):
+        if is_corrupt(element):
+            return element
+        found, after = parsed(element), following and parsed(following)
+        if found is not None and found.left and (not following or (after and after.left != found.left - 1)):
+            return element
+    return None
 
 
 def unversioned(op: Op, left: int) -> bytes:
@@ -144,7 +164,7 @@ def readable(elements: Sequence[bytes]) -> list[Op]:
     found: list[Op] = []
     for element in elements:
         op = parsed(element)
-        if op is None:
+        if op is None or (found and found[-1].left and op.left != found[-1].left - 1):
             break
         found.append(op)
     while found and found[-1].left:

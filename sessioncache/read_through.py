@@ -6,10 +6,14 @@ hot window it drains the key, pages from SQL, and reads again to see that nothin
 *A miss* takes the lease or waits for its holder (I7); drains the key first, so that SQL alone is the truth (I4); loads
 one snapshot; publishes it if the lease is still ours under the same run and the log is still empty. Appends cannot slip
 in meanwhile: without a valid hot copy they miss too (I5).
+
+*Garbage* in a hot copy, whoever wrote it, makes it a miss: it is dropped and brought back from the store, counted and
+warned of (I1). A message that the store itself cannot give back is a hole (`message`), which spoils no other.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,15 +28,18 @@ from sessioncache.hot import reading
 from sessioncache.hot.reading import Found
 from sessioncache.hot.server import server_facts
 from sessioncache.keys import SessionKeys
-from sessioncache.message import Messages
+from sessioncache.message import Messages, holes, is_sound
 from sessioncache.near import Copy
 from sessioncache.op import new_op_id
 from sessioncache.repeat import pauses
+from sessioncache.snapshot import Snapshot
 from sessioncache.state import State
 from sessioncache.store import load
 from sessioncache.write_behind import drain_key
 
 T = TypeVar("T")
+
+log = logging.getLogger("sessioncache.read_through")
 
 FIRST_WAIT = 0.004
 LONGEST_WAIT = 0.05
@@ -63,7 +70,7 @@ def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View
     deadline, waits = time.monotonic() + state.settings.hydration_timeout, pauses(FIRST_WAIT, LONGEST_WAIT)
     while True:
         found = yield from _read(state, keys, -1 if limit is None else limit, have)
-        copy: Copy | None = _received(state, found, have)
+        copy = yield from _received(state, keys, found, have)
         if copy is not None and copy.length < _wanted(copy.total, limit):
             copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy)
         if copy is not None:
@@ -86,12 +93,36 @@ def _read(state: State, keys: SessionKeys, want: int, have: Copy | None) -> Flow
     return found
 
 
-def _received(state: State, found: Found, have: Copy | None) -> Copy:
+def _received(state: State, keys: SessionKeys, found: Found, have: Copy | None) -> Flow[Copy | None]:
+    """What was read as a near copy; None where it is garbage, which goes then."""
+    after = _seq(have.raw[have.length - 1]) if found.delta and have is not None and have.length else -1
+    if not is_sound(found.elements, after, found.version):
+        yield from _drop_garbage(state, keys)
+        return None
     if found.delta and have is not None:
         return state.near.extend(have, found.version, found.elements)
     size = sum(map(len, found.elements))
     length = len(found.elements)
     return Copy(found.session_id, found.revision, found.version, found.total, found.elements, length, size)
+
+
+def _seq(sound: bytes) -> int:
+    return int(sound.split(b" ", 1)[0])
+
+
+def _drop_garbage(state: State, keys: SessionKeys) -> Flow[None]:
+    state.counters.add("corrupt_elements")
+    log.warning(
+        "a hot copy holds what cannot be read; it is brought back from the store", extra={"session_key": keys.session_key}
+    )
+    state.near.drop(keys.session_key)
+    yield from reading.evict(state, keys)
+
+
+def noted(state: State, elements: list[bytes]) -> list[bytes]:
+    """Elements that the store gave, once what it cannot give back is counted."""
+    state.counters.add("corrupt_elements", holes(elements))
+    return elements
 
 
 def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flow[Copy | None]:
@@ -101,9 +132,9 @@ def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flo
     """
     yield from drain_key(state, keys.session_key)
     missing = wanted - copy.length
-    before = int(copy.raw[0].split(b" ", 1)[0]) if copy.length else None
+    before = _seq(copy.raw[0]) if copy.length else None
     work = partial(load.older, session_id=copy.session_id, before=before, limit=missing)
-    page: list[bytes] = yield Transact(work, writes=False)
+    page = noted(state, (yield Transact(work, writes=False)))
     state.counters.add("sql_pages")
     raw = page + copy.raw[: copy.length]
     size = copy.size + sum(map(len, page))
@@ -111,9 +142,10 @@ def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flo
     found = yield from _read(state, keys, 0, whole)
     if not copy.length:
         yield from reading.evict(state, keys)  # it was brought for a change that needed no messages; the next read does
-    if len(page) != missing or (found.session_id, found.revision) != (copy.session_id, copy.revision):
+    # Fewer than are missing: the store's count is wrong, or rows were removed by hand; these are all there are.
+    if (found.session_id, found.revision) != (copy.session_id, copy.revision):
         return None
-    return _received(state, found, whole) if found.delta else whole
+    return (yield from _received(state, keys, found, whole)) if found.delta else whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +173,7 @@ def page(state: State, keys: SessionKeys, wanted: Page) -> Flow[View]:
     while True:
         first = yield from standing(state, keys)
         yield from drain_key(state, keys.session_key)
-        elements: list[bytes] = yield Transact(partial(wanted.load, session_id=first.session_id), writes=False)
+        elements = noted(state, (yield Transact(partial(wanted.load, session_id=first.session_id), writes=False)))
         state.counters.add("sql_pages")
         then = yield from standing(state, keys)
         if (then.session_id, then.revision) == (first.session_id, first.revision):
@@ -174,7 +206,7 @@ def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]],
     deadline = time.monotonic() + state.settings.hydration_timeout
     waits, losses = pauses(FIRST_WAIT, LONGEST_WAIT), Losses()
     while True:
-        reply = yield from attempt()
+        reply = yield from attempted(state, keys, attempt)
         if reply is not None:
             return reply
         state.counters.add("misses")
@@ -209,6 +241,17 @@ class Losses:
         self.evicted = evicted
 
 
+def attempted(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]]) -> Flow[T | None]:
+    """What ``attempt`` finds in a valid hot copy; None for none, also where it was garbage, which goes then."""
+    try:
+        return (yield from attempt())
+    except SessionCacheError:
+        raise
+    except (ValueError, KeyError, OverflowError):
+        yield from _drop_garbage(state, keys)
+        return None
+
+
 def _hydrate(state: State, keys: SessionKeys, window: int, losses: Losses) -> Flow[bool]:
     """Bring the hot copy back, if nobody else is at it; True if there may be one now."""
     token = new_op_id()
@@ -241,7 +284,8 @@ def _load_and_publish(state: State, keys: SessionKeys, token: str, window: int) 
         yield from drain_key(state, keys.session_key)
         if not (yield from reading.lease(state, keys, token)):  # again ours, and for its full time
             return False
-        snapshot = yield Transact(work, writes=False)
+        snapshot: Snapshot = yield Transact(work, writes=False)
+        noted(state, snapshot.elements)
         state.counters.add("sql_loads")
         verdict = yield from reading.publish(state, keys, token, snapshot)
     state.counters.add("hydrations", int(verdict == "ok"))

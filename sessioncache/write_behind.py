@@ -25,7 +25,7 @@ from itertools import groupby
 
 from sessioncache import op
 from sessioncache.commit import Drained, acknowledge, commit, dead, stopped
-from sessioncache.errors import CorruptLog, StoreUnavailable
+from sessioncache.errors import CorruptLog, HotTierRefused, StoreUnavailable
 from sessioncache.flow import Flow, Pause, Ring
 from sessioncache.hot import draining
 from sessioncache.keys import SessionKeys
@@ -55,9 +55,8 @@ def drain_to_end(state: State, keys: Sequence[SessionKeys], end: float = math.in
 
     No further batch is begun at ``end``, by the monotonic clock.
     """
-    tails = yield from ask(state, tuple(("LINDEX", key.pending, -1) for key in keys))
-    ends = {key: _version(tail) for key, tail in zip(keys, tails, strict=True) if tail is not None}
     total = Drained()
+    ends = yield from _ends(state, keys, total)
     while ends and time.monotonic() < end:
         room, drained = Room.of(state), Drained()
         logs = yield from _logs(state, list(ends), room, drained)
@@ -73,6 +72,20 @@ def drain_to_end(state: State, keys: Sequence[SessionKeys], end: float = math.in
             if reached.get(key.session_key, otherwise) < end and key.session_key not in stopped
         }
     return total
+
+
+def _ends(state: State, keys: Sequence[SessionKeys], drained: Drained) -> Flow[dict[SessionKeys, int]]:
+    """The newest version in each of these keys' logs, where there is any. What is no list is stopped, alone."""
+    try:
+        tails = yield from ask(state, tuple(("LINDEX", key.pending, -1) for key in keys))
+    except HotTierRefused as error:
+        if len(keys) == 1:
+            drained.add(stopped(state, keys[0].session_key, error))
+            return {}
+        halves = keys[: len(keys) // 2], keys[len(keys) // 2 :]
+        first = yield from _ends(state, halves[0], drained)
+        return first | (yield from _ends(state, halves[1], drained))
+    return {key: _version(tail) for key, tail in zip(keys, tails, strict=True) if tail is not None}
 
 
 def _version(element: bytes) -> int:
@@ -196,7 +209,7 @@ def _peek(state: State, keys: Sequence[SessionKeys], room: Room, drained: Draine
 def _readable(state: State, keys: SessionKeys, elements: Sequence[bytes]) -> Flow[list[Op] | None]:
     """The ops at the head of a log, once what is no op before them is buried; None for a log that begins with others."""
     while elements and not (found := op.readable(elements)):
-        corrupt = next((element for element in elements if op.is_corrupt(element)), None)
+        corrupt = op.corrupt_in(elements)
         if corrupt is None:
             return None
         yield from draining.bury(state, keys, corrupt)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import create_engine, text
 
-from sessioncache import CorruptRecord
-
 
 def change(stack, statement: str) -> None:
     """Do damage in SQL."""
@@ -16,8 +14,8 @@ def change(stack, statement: str) -> None:
     engine.dispose()
 
 
-def test_a_message_that_cannot_be_read(stack):
-    """Its session's history says which row it is; every other session is read, listed and written."""
+def test_a_message_that_cannot_be_read(stack, caplog):
+    """It is left out, warned of and counted, and keeps its place; all else goes on; an edit, or a removal, mends it."""
     with stack.cache() as cache:
         bad, good = cache.open("bad", title="Bad"), cache.open("good")
         for session in (bad, good):
@@ -26,16 +24,30 @@ def test_a_message_that_cannot_be_read(stack):
         for key in ("bad", "good"):
             cache.evict(key)
         change(stack, f"UPDATE messages SET body = '{{' WHERE session_id = '{bad.session_id}' AND seq = 2")
-        with pytest.raises(CorruptRecord, match=f"Message 2 of session {bad.session_id}"):
-            bad.history()
+        with caplog.at_level("WARNING", "sessioncache"):
+            assert bad.history() == [{"content": "b"}]
+        assert [(one.seq, one.data, one.readable) for one in bad.messages()] == [
+            (2, {}, False),
+            (3, {"content": "b"}, True),
+        ]
+        assert "message 2 cannot be read" in caplog.text
+        assert cache.stats().counters["corrupt_elements"] == 1
         assert good.history() == [{"content": "a"}, {"content": "b"}]
         assert {one.info.key for one in cache.list().sessions} == {"bad", "good"}
-        with pytest.raises(CorruptRecord):
-            cache.read(bad.session_id)
-        assert cache.read(bad.session_id, limit=1).data() == [{"content": "b"}]
-        change(stack, f"DELETE FROM messages WHERE session_id = '{bad.session_id}' AND seq = 2")
-        bad.append({"content": "c"})
-        assert bad.history()[-1] == {"content": "c"}
+        assert [one.seq for one in cache.read(bad.session_id)] == [2, 3]
+        assert [one.seq for one in bad.iterate(page=1)] == [2, 3]
+        assert bad.context() == []
+        bad.append({"role": "user", "content": "c"})
+        assert bad.history() == [{"content": "b"}, {"role": "user", "content": "c"}]
+        assert bad.refresh().message_count == 3
+        assert bad.edit(bad.messages()[0].id, {"content": "mended"})
+        cache.flush()
+        cache.evict("bad")
+        assert bad.history() == [{"content": "mended"}, {"content": "b"}, {"role": "user", "content": "c"}]
+        change(stack, f"UPDATE messages SET body = '[]' WHERE session_id = '{bad.session_id}' AND seq = 3")
+        cache.evict("bad")
+        assert bad.remove(bad.messages()[1].id)
+        assert (len(bad.messages()), len(bad.history())) == (2, 2)
 
 
 @pytest.mark.parametrize("column", ["metadata", "origin"])

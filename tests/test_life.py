@@ -94,7 +94,7 @@ def test_a_repeated_opening_answers_for_its_own_session(some_stack, between, ver
             cache.open("other").switch("s1")
         again = opening(cache, begin, verb)
         if between == "nothing":
-            assert (again.why, again.fields["session_id"]) == ("new", b"s1")
+            assert (again.why, again.info.session_id) == ("new", "s1")
         else:
             assert again.why == "again"
         with pytest.raises((SessionMoved, SessionDeleted)):

@@ -13,9 +13,12 @@ from sessioncache import housekeeping, nudge, write_behind
 from sessioncache.config import Settings, settings_from
 from sessioncache.connect import BlockingConnections
 from sessioncache.errors import ConfigurationError
+from sessioncache.message import LAST_MILLISECOND
 
 # The dotted names of the jobs that the schedule enqueues.
 KEEP_HOUSE, TELL_EXPIRING = "workers.jobs.keep_house", "workers.jobs.tell_expiring"
+
+_CHORES = frozenset(chore.name for chore in housekeeping.CHORES)
 
 # Set by the runtime at SIGTERM: finish the batch in hand, acknowledge it, end.
 stopping = threading.Event()
@@ -74,7 +77,7 @@ def _place(given: list[str | int] | None) -> housekeeping.Place | None:
     match given:
         case None:
             return None
-        case [str(name), int(at_ms), str(session_id)] if name in {chore.name for chore in housekeeping.CHORES}:
+        case [str(name), int(at_ms), str(session_id)] if name in _CHORES and 0 <= at_ms <= LAST_MILLISECOND:
             return name, at_ms, session_id
     raise ConfigurationError("A housekeeping job names a chore, a time in milliseconds and a session id, or nothing.")
 

@@ -16,14 +16,17 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import Any
 
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from sessioncache import nudge
 from sessioncache.config import Settings, masked
 from sessioncache.connect import BlockingConnections
+from sessioncache.errors import ConfigurationError
 from sessioncache.process import end_with_parent
 from workers import jobs
 from workers.schedule import Schedule
@@ -33,6 +36,32 @@ log = logging.getLogger("workers.runtime")
 TICK_SECONDS = 0.1
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 30.0
+
+
+class OwnJob(Job):
+    """A job of ours. One that names any other function was put in the queue by somebody else, and is refused.
+
+    Nor is anything else done that a job can ask for: no callback is called, no web hook sent.
+    """
+
+    def perform(self) -> Any:
+        """Do the job.
+
+        Raises:
+            ConfigurationError: it is none of ours.
+        """
+        if self.func_name not in {jobs.connections().settings.job, jobs.KEEP_HOUSE, jobs.TELL_EXPIRING}:
+            raise ConfigurationError("A job in the queue of sessioncache is none of its own; give the queue another name.")
+        return super().perform()
+
+    def execute_success_callback(self, *_: object) -> None:
+        """Call nothing."""
+
+    def execute_failure_callback(self, *_: object) -> None:
+        """Call nothing."""
+
+    def send_webhooks(self, *_: object, **_named: object) -> None:
+        """Send nothing."""
 
 
 class DrainWorker(SimpleWorker):
@@ -50,7 +79,8 @@ def work(settings: Settings, supervisor: int) -> None:
     connection = nudge.queue_connection(settings)
     try:
         queue = Queue(settings.queue, connection=connection, serializer=JSONSerializer)
-        DrainWorker([queue], connection=connection, serializer=JSONSerializer).work(logging_level="WARNING")
+        worker = DrainWorker([queue], connection=connection, serializer=JSONSerializer, job_class=OwnJob)
+        worker.work(logging_level="WARNING")
     except (RedisError, OSError) as error:
         log.warning("the queue is unavailable (%s), this worker starts again", type(error).__name__)
         time.sleep(RESTART_SECONDS)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sessioncache import scripts
-from sessioncache.errors import InvalidKey
+from sessioncache.errors import HotTierRefused, InvalidKey, LayoutMismatch
 from sessioncache.flow import Flow
 from sessioncache.hot.change import full, ring
 from sessioncache.keys import PartitionKeys, SessionKeys, check_session_key
@@ -21,8 +22,21 @@ def claim(state: State, partition: PartitionKeys, limit: int, mode: str) -> Flow
     """Session keys to drain, taken for ``visibility``; ``mode`` as in claim.lua."""
     settings = state.settings
     keys = (partition.dirty, partition.wake)
-    reply = yield from evaluate(state, scripts.CLAIM, keys, limit, ms(settings.visibility), ms(settings.wake), mode)
-    return _session_keys(reply)
+    claimed = evaluate(state, scripts.CLAIM, keys, limit, ms(settings.visibility), ms(settings.wake), mode)
+    return _session_keys((yield from _of_right_type(claimed, partition)) or [])
+
+
+def _of_right_type(asked: Flow[Any], partition: PartitionKeys) -> Flow[Any]:
+    """What a script answers about a partition; None, with an error in the log, where its keys are of other types."""
+    try:
+        return (yield from asked)
+    except HotTierRefused as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        log.warning(
+            "partition %d cannot be drained: %s is of a wrong type; rename it", partition.partition, partition.dirty
+        )
+        return None
 
 
 def _session_keys(members: Sequence[bytes]) -> list[str]:
@@ -71,17 +85,28 @@ def ack(state: State, partition: PartitionKeys, acks: Sequence[Ack]) -> Flow[lis
 
 
 def layout(state: State, version: int, partitions: int, *, record: bool) -> Flow[tuple[int, int] | None]:
-    """Layout version and partitions that Redis was laid out for; None where nothing is recorded."""
+    """Layout version and partitions that Redis was laid out for; None where nothing is recorded.
+
+    Raises:
+        LayoutMismatch: what is recorded cannot be read.
+    """
     keys = (state.keyspace.layout,)
     reply = yield from evaluate(state, scripts.LAYOUT, keys, version, partitions, int(record))
-    return (int(reply[0]), int(reply[1])) if reply else None
+    try:
+        return (int(reply[0]), int(reply[1])) if reply else None
+    except (ValueError, TypeError):
+        raise LayoutMismatch(
+            f"What {state.keyspace.layout} says of the layout cannot be read; set its fields version and partitions with "
+            "HSET, to what the table layout in the database says."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """The backlog of one partition, with the names of some of its dirty session keys.
 
-    ``overdue``: for how long a key has been due, in seconds; 0 or less if none is.
+    ``overdue``: for how long a key has been due, in seconds; 0 or less if none is. ``readable``: False where the dirty
+    index is of another type, and nothing is known.
     """
 
     dirty: int
@@ -89,11 +114,15 @@ class Backlog:
     now_ms: int
     overdue: float
     session_keys: list[str]
+    readable: bool = True
 
 
 def stats(state: State, partition: PartitionKeys, limit: int) -> Flow[Backlog]:
     """The backlog of a partition."""
-    reply = yield from evaluate(state, scripts.STATS, (partition.dirty, partition.dead), limit)
+    asked = evaluate(state, scripts.STATS, (partition.dirty, partition.dead), limit)
+    reply = yield from _of_right_type(asked, partition)
+    if reply is None:
+        return Backlog(0, 0, 0, 0.0, [], readable=False)
     dirty, dead, now_ms, since_ms, *session_keys = reply
     overdue = (int(now_ms) - int(since_ms)) / 1000
     return Backlog(dirty, dead, int(now_ms), overdue, _session_keys(session_keys))

@@ -9,7 +9,8 @@ from typing import Any
 from sessioncache import scripts
 from sessioncache.flow import Flow
 from sessioncache.hot.change import all_keys, full, ring
-from sessioncache.hot.writing import Opened, fields_of
+from sessioncache.hot.writing import Opened, info_of
+from sessioncache.info import Info
 from sessioncache.keys import SessionKeys
 from sessioncache.near import Copy
 from sessioncache.op import new_op_id
@@ -57,23 +58,25 @@ def _opened(state: State, keys: SessionKeys, reply: list[Any]) -> Flow[Opened | 
             raise full(keys, reply[1])
         case b"ok":
             yield from ring(state, keys, reply[1])
-            return Opened(reply[3].decode(), reply[2] == b"1", fields_of(reply[4:]))
+            return Opened(reply[3].decode(), reply[2] == b"1", info_of(keys, reply[4:]))
     return Refused(reply[0].decode(), int(reply[1]) if reply[1:] else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """The current session of a key, as fields of meta (none where there is no session); whether the key is held."""
+    """The current session of a key, None where there is none; whether the key is held."""
 
     held: bool
-    fields: dict[str, bytes]
+    info: Info | None
 
 
 def look(state: State, keys: SessionKeys) -> Flow[Looked | None]:
     """Look at the current session of a key; this is no access."""
     three = (keys.meta, keys.history, keys.holds)
     reply = yield from evaluate(state, scripts.LOOK, three, keys.session_key, ms(state.settings.hold))
-    return None if reply[0] == b"miss" else Looked(reply[1] == b"1", fields_of(reply[2:]))
+    if reply[0] == b"miss":
+        return None
+    return Looked(reply[1] == b"1", info_of(keys, reply[2:]) if reply[2:] else None)
 
 
 def tell(

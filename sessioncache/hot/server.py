@@ -62,10 +62,11 @@ def server_facts(state: State) -> Flow[ServerFacts]:
         HotTierRefused: this user may not use INFO, which scripts need as well.
     """
     (answer,) = yield from ask(state, (("INFO",),))
-    return _facts(answer)
+    return facts_in(answer)
 
 
-def _facts(info: Mapping[str, Any]) -> ServerFacts:
+def facts_in(info: Mapping[str, Any]) -> ServerFacts:
+    """The facts in the answer to an INFO, as redis-py gives it."""
     product = "valkey" if "valkey_version" in info else "redis"
     return ServerFacts(
         run_id=str(info.get("run_id", "")),

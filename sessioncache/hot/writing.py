@@ -9,6 +9,7 @@ from sessioncache import scripts
 from sessioncache.errors import HotTierUnavailable, InvalidInput
 from sessioncache.flow import Flow
 from sessioncache.hot.change import Arguments, Busy, Change, Moved, change, ring
+from sessioncache.info import Info, from_meta
 from sessioncache.keys import SessionKeys
 from sessioncache.state import State, ms
 
@@ -175,11 +176,11 @@ def update(
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session, as fields of meta, and why it is current: ``found``, ``new``, or the reason of a reset."""
+    """A session, and why it is current: ``found``, ``new``, or the reason of a reset."""
 
     why: str
     had_activity: bool
-    fields: dict[str, bytes]
+    info: Info
 
 
 def start(
@@ -190,16 +191,20 @@ def start(
     if not isinstance(reply, list):
         return reply
     yield from ring(state, keys, reply[1])
-    return Opened("reset", reply[2] == b"1", fields_of(reply[3:]))
+    return Opened("reset", reply[2] == b"1", info_of(keys, reply[3:]))
 
 
 def _flat(fields: Mapping[str, bytes | str]) -> list[bytes | str]:
     return [part for pair in fields.items() for part in pair]
 
 
-def fields_of(flat: Sequence[bytes]) -> dict[str, bytes]:
-    """Fields of meta, from a flat reply."""
-    return {flat[at].decode(): flat[at + 1] for at in range(0, len(flat), 2)}
+def info_of(keys: SessionKeys, flat: Sequence[bytes]) -> Info:
+    """The session in fields of meta, from a flat reply.
+
+    Raises:
+        ValueError, KeyError, OverflowError: it is garbage; see `read_through.attempted`.
+    """
+    return from_meta(keys.session_key, {flat[at].decode(): flat[at + 1] for at in range(0, len(flat), 2)})
 
 
 def switch(

@@ -57,7 +57,7 @@ def retain(state: State, handle: Handle, count: int, expected_version: int | Non
     while True:
         yield from drain_key(state, handle.keys.session_key)
         view = yield from _newest(state, handle, count)
-        stay = retained(view.messages.data(), count)
+        stay = retained(_data(view), count)
         left = yield from _keep(state, handle, view, stay, expected_version)
         if left is not None:
             return left
@@ -79,7 +79,7 @@ def cap(state: State, handle: Handle, limit: int, archive: Archive | None, expec
     while (yield from _standing(state, handle, expected_version)).total > limit:
         yield from drain_key(state, handle.keys.session_key)
         view = yield from messages.view(state, handle, None)
-        stay = retained(view.messages.data(), limit)
+        stay = retained(_data(view), limit)
         if archive is not None:
             yield from _archive(view, stay, archive, archived)
         if (yield from _keep(state, handle, view, stay, expected_version)) is not None:
@@ -90,9 +90,14 @@ def cap(state: State, handle: Handle, limit: int, archive: Archive | None, expec
 def _newest(state: State, handle: Handle, count: int) -> Flow[View]:
     """The newest messages, one more than shall stay; all of them, where no user turn is among those that might."""
     view = yield from messages.view(state, handle, count + 1)
-    if view.total <= count or any(map(is_user_turn, view.messages.data()[1:])):
+    if view.total <= count or any(map(is_user_turn, _data(view)[1:])):
         return view
     return (yield from messages.view(state, handle, None))
+
+
+def _data(view: View) -> list[dict[str, Any]]:
+    """The messages of a view, each in its place: an empty one for what cannot be read."""
+    return [one.data for one in view.messages]
 
 
 def _archive(view: View, stay: range, archive: Archive, archived: dict[str, Record]) -> Flow[None]:

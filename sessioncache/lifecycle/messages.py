@@ -165,7 +165,7 @@ def context(
     """
     most, checked = whole(max_messages, "max_messages"), _checked(limits)
     found = yield from _shown(state, handle, most if most > 0 else window.MAX_MESSAGES)
-    records = [one for one in found.messages if one.seq > found.consolidated_seq]
+    records = [one for one in found.messages if one.readable and one.seq > found.consolidated_seq]
     times = [_time_of(one) for one in records] if timestamps else None
     sent = window.context([one.data for one in records], max_messages=most, timestamps=times, **checked)
     return StaleHistory(sent) if found.messages.stale else sent

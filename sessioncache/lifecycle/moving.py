@@ -137,7 +137,7 @@ def _read(state: State, session_id: str, owner: str | None, wanted: read_through
         work = partial(_page_if_there, session_id=session_id, session_key=found.session_key, wanted=wanted)
         elements: list[bytes] | None = yield Transact(work, writes=False)
         if elements is not None:
-            return Messages(elements, 0, len(elements))
+            return Messages(read_through.noted(state, elements), 0, len(elements))
 
 
 def _page_if_there(

@@ -218,7 +218,7 @@ def get_session(state: State, session_key: str, owner: str | None, *, window: in
 
 def opened(keys: SessionKeys, reply: Opened) -> Opening:
     """What a caller gets of a session that was opened."""
-    snapshot = info.from_meta(keys.session_key, reply.fields)
+    snapshot = reply.info
     reason = None if reply.why in (FOUND, NEW) else reply.why
     return Opening(Handle(keys, snapshot.session_id, snapshot.owner or ""), snapshot, reason, reply.had_activity)
 
@@ -250,7 +250,7 @@ def refresh(state: State, handle: Handle) -> Flow[Info]:
     nothing = Begin("", new_op_id(), b"", {})
     attempt = partial(reading.open_session, state, keys, "get", "", nothing, policy.rows(NO_POLICY, datetime.now(UTC)))
     reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt)))
-    current = reply.fields["session_id"].decode() if isinstance(reply, Opened) else ""
+    current = reply.info.session_id if isinstance(reply, Opened) else ""
     if isinstance(reply, Opened) and current == handle.session_id:
-        return info.from_meta(keys.session_key, reply.fields)
+        return reply.info
     raise (yield from not_current(state, handle, Moved(current)))

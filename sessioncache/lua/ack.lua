@@ -9,6 +9,7 @@ for k = 3, #KEYS, 4 do
   local pending, meta, history, lease = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
   local session_key, stored, drop = ARGV[arg], tonumber(ARGV[arg + 1]), ARGV[arg + 2] == '1'
   local refused, applied = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4])
+  if refused > 0 then redis.call('LLEN', KEYS[2]) end  -- where the dead letters are no list, nothing is removed
   local verdict = {}
   arg = arg + 5
   for i = arg, arg + 2 * refused - 1, 2 do verdict[ARGV[i]] = ARGV[i + 1] end
@@ -32,11 +33,13 @@ for k = 3, #KEYS, 4 do
   end
   if removed > 0 then redis.call('LTRIM', pending, removed, -1) end
   if redis.call('ZREM', KEYS[1], session_key) == 1 or removed > 0 then
-    if redis.call('LLEN', pending) > 0 then redis.call('ZADD', KEYS[1], at_ms, session_key) end
+    local left = redis.pcall('LLEN', pending)  -- of a key that is no list nothing is left to drain
+    if type(left) == 'number' and left > 0 then redis.call('ZADD', KEYS[1], at_ms, session_key) end
   end
   push(KEYS[2], letters)
-  local version = tonumber(redis.call('HGET', meta, 'version') or stored)
-  if drop or stored > version then redis.call('DEL', meta, history, lease) end
+  local found = redis.pcall('HGET', meta, 'version')
+  local version = not found and stored or tonumber(type(found) == 'string' and found)
+  if drop or not version or stored > version then redis.call('DEL', meta, history, lease) end
   reply[#reply + 1] = removed
 end
 return reply

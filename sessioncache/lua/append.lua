@@ -21,6 +21,7 @@ for i = MESSAGES, #ARGV, 2 do
   elseif first then
     first = first + 1
   end
+  if first and first > version then return broken() end
   if first then
     answer[#answer + 1] = integer(first)
     answer[#answer + 1] = false
@@ -38,7 +39,7 @@ if oldest then
   local accepted = {}
   for _, element in ipairs(redis.call('LRANGE', KEYS[2], oldest - version - 1, -1)) do
     local seq, ms = string.match(element, '^(%d+) (%d+) ')
-    accepted[seq] = ms
+    if seq then accepted[seq] = ms end
   end
   for n = 2, #answer, 2 do answer[n] = answer[n] or accepted[answer[n - 1]] or integer(at_ms) end
 end
@@ -58,11 +59,11 @@ if #fresh > 0 then
     bytes = bytes + #elements[n]
     if n == 1 or ARGV[fresh[n - 1]] ~= ARGV[i] then added[#added + 1] = ARGV[i] .. ':' .. integer(seq) end
   end
+  ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
   push(KEYS[2], elements)
   push(KEYS[3], log)
   local count
   count, bytes = trimmed(KEYS[2], tonumber(row[COUNT]) + #fresh, bytes, tonumber(ARGV[12]), tonumber(ARGV[13]))
-  ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
   redis.call('HSET', KEYS[1], 'version', integer(version + #fresh), 'count', count, 'total', integer(total),
     'bytes', integer(bytes), 'ops', remember(row[OPS], added, tonumber(ARGV[4])), 'last_message_ms', integer(at_ms),
     'accessed_ms', integer(at_ms), 'touched_ms', integer(at_ms))

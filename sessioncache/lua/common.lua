@@ -33,12 +33,41 @@ local function held(holds, session_key, at_ms, hold_ms)
   return false
 end
 
--- The columns of a valid hot copy, else nil: published under the present run, and whole (I5).
+local EXACT = 2 ^ 53  -- integers from here on are not exact in doubles
+
+-- The columns of a valid hot copy, else nil: published under the present run, and whole (I5). Garbage in it, or keys of other
+-- types, are no hot copy; a hydration replaces them.
 local function hot(meta, history)
-  local row = redis.call('HMGET', meta, unpack(COLUMNS))
-  if row[RUN] == false or row[RUN] ~= run_id() then return nil end
-  if redis.call('LLEN', history) ~= tonumber(row[COUNT]) then return nil end
+  local row = redis.pcall('HMGET', meta, unpack(COLUMNS))
+  if row.err or row[RUN] == false or row[RUN] ~= run_id() then return nil end
+  for n = 2, #COLUMNS do
+    if not row[n] then return nil end
+  end
+  local numbers = table.concat({row[COUNT], row[VERSION], row[TOTAL], row[BYTES], row[TOUCHED]}, ' ')
+  if not string.find(numbers, '^%d+ %d+ %d+ %d+ %d+$') then return nil end
+  local count, total = tonumber(row[COUNT]), tonumber(row[TOTAL])
+  if redis.pcall('LLEN', history) ~= count or total < count then return nil end
+  if math.max(total, tonumber(row[VERSION]), tonumber(row[BYTES]), tonumber(row[TOUCHED])) >= EXACT then return nil end
   return row
+end
+
+-- A hot copy that turns out to hold garbage goes; the next try brings another.
+local function broken()
+  redis.call('DEL', KEYS[1], KEYS[2])
+  return {'miss'}
+end
+
+-- A counter in meta: 0 where there is none, nil for garbage.
+local function counter(name)
+  local found = redis.call('HGET', KEYS[1], name)
+  if not found or found == '' then return 0 end
+  return string.find(found, '^%d+$') and tonumber(found) < EXACT and tonumber(found) or nil
+end
+
+-- What a string key holds; false for none, and for a key of another type.
+local function value(key)
+  local found = redis.pcall('GET', key)
+  return type(found) == 'string' and found
 end
 
 local function slide(meta, history, ttl_ms)
@@ -106,7 +135,7 @@ local function barred(row, ops, nobody)
     return {'moved', row[SESSION], redis.call('HGET', KEYS[1], 'deleted') or ''}
   end
   if ARGV[7] ~= '' and tonumber(ARGV[7]) ~= tonumber(row[VERSION]) then return {'conflict', row[VERSION]} end
-  if ARGV[8] ~= '' and redis.call('GET', KEYS[6]) ~= row[RUN] .. ':' .. ARGV[8] then return {'lost'} end
+  if ARGV[8] ~= '' and value(KEYS[6]) ~= row[RUN] .. ':' .. ARGV[8] then return {'lost'} end
   local pending = redis.call('LLEN', KEYS[3])
   if ARGV[10] ~= '' and (pending > 0 or held(KEYS[7], ARGV[5], now_ms(), ARGV[10])) then return {'busy'} end
   if pending + ops > tonumber(ARGV[3]) then return {'full', pending} end
@@ -114,13 +143,13 @@ local function barred(row, ops, nobody)
 end
 
 -- Logs one op for a session and announces it; its version, and 1 if the caller sends a nudge. The first write of a change,
--- because it needs memory: a full Redis refuses the change whole.
+-- because it needs memory, and a dirty index of a wrong type shows in it: the change is refused whole.
 local function log_op(row, kind, session_id, payload, at_ms)
-  local version = tonumber(row[VERSION]) + 1
+  local version, ring = tonumber(row[VERSION]) + 1, announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
   redis.call('RPUSH', KEYS[3], header(version, ARGV[9], 0, at_ms, kind, session_id) .. payload)
   local ops = remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4]))
   redis.call('HSET', KEYS[1], 'version', integer(version), 'ops', ops)
-  return version, announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
+  return version, ring
 end
 
 local function accessed(at_ms)

@@ -15,6 +15,7 @@ for last = count - 1, 0, -CHUNK do
   local page = redis.call('LRANGE', KEYS[2], first, last)
   for n = #page, 1, -1 do
     local its_seq, its_ms, its_id = string.match(page[n], '^(%d+) (%d+) ([^\n]*)\n')
+    if not its_id then return broken() end
     if its_id == message_id then
       index, element, seq, ms = first + n - 1, page[n], its_seq, its_ms
       break

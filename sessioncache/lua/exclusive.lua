@@ -2,7 +2,7 @@
 -- KEYS  the key
 -- ARGV  token time_ms ('0' gives it back)
 -- Reply 1: it is this process | 0
-local held = redis.call('GET', KEYS[1])
+local held = value(KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
 if ARGV[2] == '0' then
   redis.call('DEL', KEYS[1])

@@ -24,6 +24,7 @@ if row[SESSION] ~= '' then
   reason = 'found'
   if verb == 'open' then
     local is = redis.call('HMGET', KEYS[1], 'platform', 'chat_type', 'updated_ms', 'suspended')
+    if not tonumber(is[3]) then return broken() end
     local why = due(ARGV, policies, at_ms, is[1] or '', is[2] or '', tonumber(is[3]), is[4] == '1')
     if why == 'clock' then return {'clock', integer(at_ms)} end
     if why and (why == 'suspended' or not held(KEYS[7], ARGV[5], at_ms, ARGV[10])) then reason = why end

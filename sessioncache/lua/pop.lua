@@ -20,7 +20,9 @@ if not element then
   return {'miss'}
 end
 local at_ms = now_ms()
-local _, ring = log_op(row, 'remove', ARGV[6], string.match(element, '^%d+ %d+ ([^\n]*)\n'), at_ms)
+local message_id = string.match(element, '^%d+ %d+ ([^\n]+)\n')
+if not message_id then return broken() end
+local _, ring = log_op(row, 'remove', ARGV[6], message_id, at_ms)
 redis.call('RPOP', KEYS[2])
 redis.call('HSET', KEYS[1], 'revision', ARGV[9], 'count', tonumber(row[COUNT]) - 1, 'total', integer(tonumber(row[TOTAL]) - 1),
   'bytes', integer(tonumber(row[BYTES]) - #element), ANSWER, ARGV[9] .. '\n' .. element)

@@ -3,7 +3,7 @@
 -- ARGV  token ttl_ms number of fields, pairs: field of meta, value; then the elements of history, oldest first
 -- Reply 'ok' | 'lost': the lease is not ours any more | 'dirty': ops came in; drain and load again
 local run = run_id()
-if redis.call('GET', KEYS[4]) ~= run .. ':' .. ARGV[1] then return 'lost' end
+if value(KEYS[4]) ~= run .. ':' .. ARGV[1] then return 'lost' end
 if redis.call('LLEN', KEYS[3]) > 0 then return 'dirty' end
 redis.call('DEL', KEYS[4], KEYS[1], KEYS[2])
 local elements, bytes = {}, 0

@@ -2,5 +2,5 @@
 -- KEYS  lease
 -- ARGV  token
 -- Reply 1 | 0
-if redis.call('GET', KEYS[1]) ~= run_id() .. ':' .. ARGV[1] then return 0 end
+if value(KEYS[1]) ~= run_id() .. ':' .. ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])

@@ -24,12 +24,12 @@ for n = 1, added do
   log[n + 1] = header(version + n, ARGV[9], added - n, at_ms, 'append', ARGV[6]) .. message
   bytes = bytes + #elements[n]
 end
+local ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
 push(KEYS[3], log)
 redis.call('DEL', KEYS[2])
 push(KEYS[2], elements)
 local count
 count, bytes = trimmed(KEYS[2], added, bytes, tonumber(ARGV[11]), tonumber(ARGV[12]))
-local ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
 redis.call('HSET', KEYS[1], 'version', integer(version + added), 'revision', ARGV[9], 'count', count, 'total', added,
   'bytes', integer(bytes), 'ops', remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4])))
 if added > 0 then redis.call('HSET', KEYS[1], 'updated_ms', integer(at_ms), 'last_message_ms', integer(at_ms)) end

@@ -9,6 +9,7 @@ local pending = redis.call('LLEN', KEYS[3])
 if pending + #ARGV - 4 > tonumber(ARGV[2]) then return {'full', pending} end
 local elements = {}
 for n = 5, #ARGV do elements[n - 4] = integer(tonumber(row[VERSION]) + n - 4) .. ' ' .. ARGV[n] end
+local ring = announce(KEYS[4], KEYS[5], ARGV[3], now_ms(), ARGV[1])
 push(KEYS[3], elements)
 redis.call('DEL', KEYS[1], KEYS[2])
-return {'ok', announce(KEYS[4], KEYS[5], ARGV[3], now_ms(), ARGV[1])}
+return {'ok', ring}

@@ -9,7 +9,8 @@ if not row then return {'miss'} end
 if known(row[OPS], ARGV[9]) then return {'ok', 0, answered(ARGV[9]) or row[TOTAL]} end
 local refusal = barred(row, 1)
 if refusal then return refusal end
-local consolidated = tonumber(redis.call('HGET', KEYS[1], 'consolidated_seq') or 0)
+local consolidated = counter('consolidated_seq')
+if not consolidated then return broken() end
 if row[REVISION] ~= ARGV[11] or consolidated < tonumber(ARGV[12]) then return {'changed'} end
 local first, last, seen = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 local total, count, bytes = integer(tonumber(row[TOTAL]) - tonumber(ARGV[16])), tonumber(row[COUNT]), tonumber(row[BYTES])
@@ -22,7 +23,12 @@ if last < seen then
 end
 while count > 0 do
   local oldest = redis.call('LINDEX', KEYS[2], 0)
-  if tonumber(string.match(oldest, '^%d+')) >= first then break end
+  local seq = tonumber(string.match(oldest, '^%d+'))
+  if not seq then
+    redis.call('DEL', KEYS[1], KEYS[2])
+    return {'ok', ring, total}
+  end
+  if seq >= first then break end
   redis.call('LPOP', KEYS[2])
   count, bytes = count - 1, bytes - #oldest
 end

@@ -16,7 +16,7 @@ local function had_activity(row)
   if row[SESSION] == '' then return '0' end
   if row[TOTAL] ~= '0' then return '1' end
   for _, count in ipairs(redis.call('HMGET', KEYS[1], unpack(TOKENS))) do
-    if count and tonumber(count) > 0 then return '1' end
+    if count and (tonumber(count) or 0) > 0 then return '1' end
   end
   return '0'
 end
@@ -59,8 +59,9 @@ local function touch(row, at_ms, touch_ms, op_id, ttl_ms, wake_ms, max_pending, 
   slide(KEYS[1], KEYS[2], ttl_ms)
   redis.call('HSET', KEYS[1], 'accessed_ms', integer(at_ms))
   if at_ms - tonumber(row[TOUCHED]) < tonumber(touch_ms) or redis.call('LLEN', KEYS[3]) >= tonumber(max_pending) then return 0 end
+  local ring = announce(KEYS[4], KEYS[5], session_key, at_ms, wake_ms)
   row[VERSION] = integer(tonumber(row[VERSION]) + 1)
   redis.call('RPUSH', KEYS[3], header(row[VERSION], op_id, 0, at_ms, 'touch', row[SESSION]))
   redis.call('HSET', KEYS[1], 'version', row[VERSION], 'touched_ms', integer(at_ms))
-  return announce(KEYS[4], KEYS[5], session_key, at_ms, wake_ms)
+  return ring
 end

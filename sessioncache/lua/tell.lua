@@ -9,6 +9,7 @@ if answer then return shown({'ok', 0, '0', answer}) end
 local at_ms = now_ms()
 if row[SESSION] ~= ARGV[6] then return {'no'} end
 local is = redis.call('HMGET', KEYS[1], 'platform', 'chat_type', 'updated_ms', 'suspended', 'told')
+if not tonumber(is[3]) then return broken() end
 local why = due(ARGV, 12, at_ms + tonumber(ARGV[11]), is[1] or '', is[2] or '', tonumber(is[3]), is[4] == '1')
 if why == 'clock' then return {'clock', integer(at_ms + tonumber(ARGV[11]))} end
 if not why or is[5] == is[3] or held(KEYS[7], ARGV[5], at_ms, ARGV[10]) then return {'no'} end

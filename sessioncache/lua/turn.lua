@@ -3,7 +3,7 @@
 -- ARGV  verb: 'take', 'keep' or 'end'; token, ttl_ms, session_id
 -- Reply 'miss' | 'moved': another session is current | 'ours' | 'taken' by another, or lost
 local ours = run_id() .. ':' .. ARGV[2]
-local holder = redis.call('GET', KEYS[3])
+local holder = value(KEYS[3])
 if ARGV[1] == 'end' then
   if holder == ours then redis.call('DEL', KEYS[3]) end
   return 'ours'

@@ -14,7 +14,8 @@ if refusal then return refusal end
 local added = 0
 for i = 14, #ARGV, 3 do
   local there = redis.call('HGET', KEYS[1], ARGV[i + 1])
-  if ARGV[i] == 'add' and tonumber(there or 0) + tonumber(ARGV[i + 2]) > LARGEST then return {'large'} end
+  if ARGV[i] == 'add' and not counter(ARGV[i + 1]) then return broken() end
+  if ARGV[i] == 'add' and counter(ARGV[i + 1]) + tonumber(ARGV[i + 2]) > LARGEST then return {'large'} end
   if ARGV[i] == 'reach' and tonumber(ARGV[i + 2]) > tonumber(row[VERSION]) then return {'beyond', row[VERSION]} end
   if ARGV[i] == 'remove' then added = added - (there and 1 or 0) else added = added + (there and 0 or 1) end
 end
@@ -25,7 +26,7 @@ for i = 14, #ARGV, 3 do
   if ARGV[i] == 'set' or ARGV[i] == 'reach' then
     redis.call('HSET', KEYS[1], ARGV[i + 1], ARGV[i + 2])
   elseif ARGV[i] == 'add' then
-    redis.call('HINCRBY', KEYS[1], ARGV[i + 1], ARGV[i + 2])
+    redis.call('HSET', KEYS[1], ARGV[i + 1], integer(counter(ARGV[i + 1]) + tonumber(ARGV[i + 2])))
   else
     redis.call('HDEL', KEYS[1], ARGV[i + 1])
   end

@@ -6,7 +6,6 @@ names}``; a name of the metadata that is None goes.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,11 +13,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Text, bindparam, cast, select, update
 
+from sessioncache.foreign import parse_object
 from sessioncache.info import without_none
 from sessioncache.message import instant
 from sessioncache.op import CLEAR, SWITCH, Op
 from sessioncache.schema import sessions
-from sessioncache.store.columns import unpacked_object
+from sessioncache.store.payloads import changes_of, columns_of
 from sessioncache.store.planned import Kept
 from sessioncache.store.words import title_words
 
@@ -41,7 +41,7 @@ GIVEN = (*KEPT, "title", "title_words", "model", "provider", "base_url", "metada
 def row_of(session_key: str, start: Op) -> dict[str, Any]:
     """The row of a session that begins."""
     at = instant(start.at_ms)
-    given = unpacked_object(start.payload[1:])
+    given = columns_of(start)
     columns = dict.fromkeys((*GIVEN, "parent_id"))
     times = {"created_at": at, "updated_at": at, "last_accessed": at}
     return {**columns, **titled(given), "session_id": start.session_id, "session_key": session_key, **times}
@@ -90,7 +90,7 @@ def change(connection: Connection, updates: Iterable[Op | Kept]) -> None:
                 _change(connection, one.replaced, changes.pop(one.replaced))
             _keep_names(connection, one.session_id, one.replaced)
         else:
-            payload = EFFECTS.get(one.kind) or unpacked_object(one.payload[1:])
+            payload = EFFECTS.get(one.kind) or changes_of(one)
             changes.setdefault(one.session_id, Changed()).add(payload)
     for session_id, changed in changes.items():
         _change(connection, session_id, changed)
@@ -114,11 +114,10 @@ def merged(connection: Connection, session_id: str, names: Mapping[str, Any]) ->
 def readable_object(text: str | None, session_id: str) -> dict[str, Any]:
     """The object in a JSON column; an empty one, with a warning, where it cannot be read: it spoils no other row."""
     try:
-        found = json.loads(text or "{}")
+        return {} if text in {None, "", "null"} else parse_object(text)
     except ValueError:
         log.warning("a JSON column of session %s cannot be read and counts as empty", session_id)
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def end(connection: Connection, ends: Mapping[str, tuple[int, str]], resumed: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from sessioncache import op as ops
 from sessioncache.op import Op, remembered
 from sessioncache.schema import Instant, applied_ops, messages, sessions
 from sessioncache.store.columns import body_columns
+from sessioncache.store.payloads import count_of, ends_of, text_of
 from sessioncache.store.statements import chunks, insert_unless_there
 
 # How many of a session's last messages are remembered for a key that it leaves: what a caller may still repeat.
@@ -34,19 +35,19 @@ def _replace(connection: Connection, session_key: str, op: Op, now: datetime) ->
 def _truncate(connection: Connection, session_key: str, op: Op, now: datetime) -> None:
     column = messages.c
     place = select(column.seq).where(column.session_id == op.session_id).order_by(column.seq)
-    first = connection.scalar(place.offset(int(op.payload)).limit(1))
+    first = connection.scalar(place.offset(count_of(op)).limit(1))
     if first is not None:
         _remove_from(connection, session_key, op.session_id, first, now)
 
 
 def _retain(connection: Connection, session_key: str, op: Op, now: datetime) -> None:
     """Its ends are seqs and message ids. A message that has a higher seq here was given one that Redis gave out again."""
-    column, ends = messages.c, [end.split(" ", 1) for end in op.payload.decode().split("\n")]
+    column, ends = messages.c, ends_of(op)
     named = select(column.message_id, column.seq).where(
         column.session_id == op.session_id, column.message_id.in_([name for _, name in ends])
     )
     here = {row[0]: row[1] for row in connection.execute(named)}
-    first, last, seen = (max(int(seq), here.get(name, 0)) for seq, name in ends)
+    first, last, seen = (max(seq, here.get(name, 0)) for seq, name in ends)
     gone = or_(column.seq < first, and_(column.seq > last, column.seq <= seen))
     _remove(connection, session_key, op.session_id, (column.session_id == op.session_id) & gone, now)
 
@@ -57,7 +58,7 @@ def _remove_from(connection: Connection, session_key: str, session_id: str, seq:
 
 
 def _remove_one(connection: Connection, session_key: str, op: Op, now: datetime) -> None:
-    ours = (messages.c.session_id == op.session_id) & (messages.c.message_id == op.payload.decode())
+    ours = (messages.c.session_id == op.session_id) & (messages.c.message_id == text_of(op))
     _remove(connection, session_key, op.session_id, ours, now)
 
 

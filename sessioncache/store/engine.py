@@ -82,12 +82,18 @@ def _options(url: URL, settings: Settings) -> dict[str, Any]:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # Text that is no UTF-8 would fail the whole page it stands on.
+    getattr(connection, "driver_connection", connection).text_factory = _readable_text
     connection.isolation_level = None  # pysqlite's own BEGIN comes too late; `_begin_sqlite` sends ours
     cursor = connection.cursor()
     _to_wal(cursor)
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _readable_text(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 def _to_wal(cursor: Any) -> None:

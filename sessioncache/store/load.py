@@ -6,20 +6,27 @@ one row.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Text, and_, cast, delete, func, select, tuple_
+from sqlalchemy import Connection, LargeBinary, Select, Text, and_, cast, delete, func, select, tuple_
 
 from sessioncache import info
-from sessioncache.errors import CorruptRecord
-from sessioncache.message import element, from_json, milliseconds
+from sessioncache.arguments import MAX_NUMBER
+from sessioncache.errors import CorruptRecord, InvalidKey
+from sessioncache.keys import check_name
+from sessioncache.message import HOLE, LAST_MILLISECOND, element, from_json, milliseconds
 from sessioncache.op import remembered
 from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.snapshot import Snapshot
 from sessioncache.store.details import readable_object
+from sessioncache.store.routes import checked_version
+from sessioncache.store.rows import number_of, text_of
 from sessioncache.store.statements import chunks
+
+log = logging.getLogger("sessioncache.store")
 
 FIRST_PAGE = 200
 # More messages than any session has.
@@ -42,16 +49,18 @@ def snapshot(connection: Connection, session_key: str, window: int, window_bytes
     ).one_or_none()
     if found is None:
         return Snapshot("", 0, 0, "", 0, 0, 0, [], [])
+    checked_version(session_key, found.version)
     ops = recent_ops(connection, session_key, found.version, keep_ops)
     if found.session_id is None:
         return Snapshot("", found.version, 0, "", 0, 0, 0, ops, [])
     created, updated, accessed = map(milliseconds, (found.created_at, found.updated_at, found.last_accessed))
     elements, is_all = newest(connection, found.session_id, window, window_bytes)
+    last = int(elements[-1].split(b" ", 1)[0]) if elements else 0
     return Snapshot(
         found.session_id,
-        found.version,
-        len(elements) if is_all else found.message_count,  # somebody may have removed a row by hand
-        found.owner or "",
+        max(found.version, last),  # somebody may have changed one by hand
+        len(elements) if is_all else _total(connection, found, len(elements)),
+        text_of(found, "owner") or "",
         created,
         updated,
         accessed,
@@ -61,7 +70,16 @@ def snapshot(connection: Connection, session_key: str, window: int, window_bytes
     )
 
 
-_OTHERS = ("title", *info.NAMES, *info.FLAGS, *info.COUNTERS, *info.LABELS, "parent_id")
+def _total(connection: Connection, session: Any, at_least: int) -> int:
+    """The messages of a session of which there are more than these; counted, where its row cannot be right."""
+    if type(session.message_count) is int and session.message_count > at_least:
+        return int(session.message_count)
+    counted = select(func.count()).select_from(messages).where(messages.c.session_id == session.session_id)
+    return connection.scalar(counted) or 0
+
+
+_TEXTS = ("title", *info.NAMES, *info.LABELS, "parent_id")
+_OTHERS = (*_TEXTS, *info.FLAGS, *info.COUNTERS)
 _KNOWN = [
     sessions.c[name]
     for name in (
@@ -80,6 +98,8 @@ _KNOWN = [
 def _fields(row: Any, updated_ms: int) -> dict[str, str | bytes | int]:
     """What ``meta`` holds of a session besides what every script knows; only what is not empty."""
     columns = {name: getattr(row, name) for name in _OTHERS}
+    columns.update({name: number_of(row, name) for name in info.COUNTERS})
+    columns.update({name: text_of(row, name) for name in _TEXTS})
     columns["metadata"] = readable_object(row.metadata_text, row.session_id)
     columns["origin"] = None if row.origin_text is None else readable_object(row.origin_text, row.session_id)
     columns["last_message_ms"] = milliseconds(row.last_message_at) if row.last_message_at else None
@@ -108,29 +128,50 @@ def newest(connection: Connection, session_id: str, count: int, max_bytes: int) 
 
 def older(connection: Connection, session_id: str, before: int | None, limit: int) -> list[bytes]:
     """The newest ``limit`` messages with a seq below ``before`` (None: of all), as elements, oldest first."""
-    column = messages.c
-    wanted = select(column.seq, column.message_id, column.created_at, column.body).where(column.session_id == session_id)
+    seq, wanted = messages.c.seq, _rows(connection, session_id)
     if before is not None:
-        wanted = wanted.where(column.seq < before)
-    rows = connection.execute(wanted.order_by(column.seq.desc()).limit(limit))
+        wanted = wanted.where(seq < before)
+    rows = connection.execute(wanted.order_by(seq.desc()).limit(limit))
     return [_element(row, session_id) for row in rows][::-1]
 
 
 def newer(connection: Connection, session_id: str, after: int, limit: int) -> list[bytes]:
     """The first ``limit`` messages with a seq above ``after``, as elements, oldest first."""
-    column = messages.c
-    wanted = select(column.seq, column.message_id, column.created_at, column.body).where(column.session_id == session_id)
-    rows = connection.execute(wanted.where(column.seq > after).order_by(column.seq).limit(limit))
+    seq = messages.c.seq
+    rows = connection.execute(_rows(connection, session_id).where(seq > after).order_by(seq).limit(limit))
     return [_element(row, session_id) for row in rows]
 
 
+def _rows(connection: Connection, session_id: str) -> Select[Any]:
+    """The messages of a session. SQLite's text that is no UTF-8 is told from other text only as bytes."""
+    column = messages.c
+    body = cast(column.body, LargeBinary).label("body") if connection.dialect.name == "sqlite" else column.body
+    return select(column.seq, column.message_id, column.created_at, body).where(column.session_id == session_id)
+
+
 def _element(row: Any, session_id: str) -> bytes:
+    """A row as an element: a hole, with a warning, where its message cannot be read.
+
+    Raises:
+        CorruptRecord: its seq is none, so that it has no place.
+    """
+    if type(row.seq) is not int or not 0 <= row.seq <= MAX_NUMBER:
+        raise CorruptRecord(f"A message of session {session_id} has a seq that is none; remove its row.")
     try:
-        return element(row.seq, milliseconds(row.created_at), row.message_id, from_json(row.body))
-    except ValueError as error:
-        raise CorruptRecord(
-            f"Message {row.seq} of session {session_id} cannot be read from the database; mend or remove its row."
-        ) from error
+        packed = from_json(row.body)
+    except ValueError:
+        log.warning("message %d cannot be read and is left out: mend or remove its row", row.seq, extra=_named(session_id))
+        packed = HOLE
+    at_ms = min(max(0, milliseconds(row.created_at)), LAST_MILLISECOND)
+    try:
+        return element(row.seq, at_ms, check_name(row.message_id, "message id"), packed)
+    except InvalidKey:
+        log.warning("the id of message %d cannot be read: mend or remove its row", row.seq, extra=_named(session_id))
+        return element(row.seq, at_ms, f"unreadable-{row.seq}", packed)
+
+
+def _named(session_id: str) -> dict[str, str]:
+    return {"session_id": session_id}
 
 
 def recent_ops(connection: Connection, session_key: str, version: int, keep: int) -> list[list[tuple[str, int]]]:
@@ -154,6 +195,8 @@ def recent_ops(connection: Connection, session_key: str, version: int, keep: int
         )
     groups: dict[datetime, dict[str, int]] = {}
     for row in found:
+        if type(row.message_id) is not str:
+            continue  # nobody repeats it; SQLite keeps anything in any column
         op_id, first = remembered(row.session_id, row.message_id, row.seq)
         groups.setdefault(row.created_at, {})[op_id] = first
     op = applied_ops.c

@@ -23,6 +23,7 @@ from typing import ClassVar
 
 from sessioncache import op as ops
 from sessioncache.op import Op
+from sessioncache.store.payloads import text_of
 from sessioncache.store.planned import Activity, AppliedOp, Kept, Log, NewMessage, Outcome, Plan, Route, Standing
 
 DELETED, MOVED, MISSING = "session_deleted", "session_moved", "session_missing"
@@ -158,7 +159,7 @@ class _KeyPlan:
     def _leave(self, op: Op) -> None:
         self.made.left.append((self.key, op.session_id))
         if self.current == op.session_id:
-            self.made.end(op.session_id, op.at_ms, op.payload.decode())
+            self.made.end(op.session_id, op.at_ms, text_of(op))
             self.current = ""
 
     def _delete(self, op: Op) -> None:

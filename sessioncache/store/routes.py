@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from sessioncache.arguments import MAX_NUMBER
+from sessioncache.errors import CorruptRecord
 from sessioncache.schema import routes
 from sessioncache.store.planned import Route
 from sessioncache.store.statements import chunks, insert_unless_there
@@ -28,7 +30,21 @@ def locked(connection: Connection, keys: Sequence[str]) -> dict[str, Route]:
 
 
 def _found(rows: Any) -> dict[str, Route]:
-    return {row.session_key: Route(row.session_id or "", row.version) for row in rows}
+    return {row.session_key: Route(row.session_id or "", checked_version(row.session_key, row.version)) for row in rows}
+
+
+def checked_version(session_key: str, version: object) -> int:
+    """The version in a route.
+
+    Raises:
+        CorruptRecord: it is none; SQLite keeps anything in any column.
+    """
+    if type(version) is not int or not 0 <= version < MAX_NUMBER:
+        raise CorruptRecord(
+            f"The version of session key {session_key!r} in the table routes cannot be read; set it above every seq of its "
+            "sessions' messages."
+        )
+    return version
 
 
 def move(connection: Connection, moved: Mapping[str, Route]) -> None:
