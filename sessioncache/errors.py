@@ -93,7 +93,17 @@ class HookFailed(SessionCacheError):
 
 
 class Backpressure(SessionCacheError):
-    """The key's pending log is full: the store has not kept up; nothing was written."""
+    """Too much waits for the store, which has not kept up; nothing was written.
+
+    Attributes:
+        bound: the setting that says how much may wait.
+        waiting: what waits already, in its unit: ops, bytes, or the age of the oldest op in seconds.
+    """
+
+    def __init__(self, message: str, *, bound: str, waiting: float) -> None:
+        super().__init__(message)
+        self.bound = bound
+        self.waiting = waiting
 
 
 class HydrationTimeout(SessionCacheError):

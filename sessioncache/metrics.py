@@ -20,6 +20,7 @@ NAMES = (
     "renumbered",  # ops that got a new version because Redis came back older
     "dead_letters",
     "refused",  # ops that the store refused, which stops their key
+    "backpressure",  # writes refused because too much waited for the store; each try
     "retries",  # Redis commands sent again
     "nudges",
 )

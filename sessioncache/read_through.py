@@ -6,6 +6,8 @@ hot window it drains the key, pages from SQL, and reads again to see that nothin
 *A miss* takes the lease or waits for its holder (I7); drains the key first, so that SQL alone is the truth (I4); loads
 one snapshot; publishes it if the lease is still ours under the same run and the log is still empty. Appends cannot slip
 in meanwhile: without a valid hot copy they miss too (I5).
+
+*A write* that is refused because too much waits for the store is tried again as the policy says (`pressure`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from sessioncache.errors import HydrationTimeout, SessionCacheError
+from sessioncache.errors import Backpressure, HydrationTimeout, SessionCacheError
 from sessioncache.flow import Flow, Interrupted, Pause, Transact
 from sessioncache.hot import reading
 from sessioncache.hot.reading import Found
@@ -26,6 +28,7 @@ from sessioncache.keys import SessionKeys
 from sessioncache.message import Messages
 from sessioncache.near import Copy
 from sessioncache.op import new_op_id
+from sessioncache.pressure import Relief
 from sessioncache.repeat import pauses
 from sessioncache.state import State
 from sessioncache.store import load
@@ -166,11 +169,17 @@ def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]],
 
     Raises:
         HydrationTimeout: there was no valid hot copy within ``hydration_timeout``.
+        Backpressure: too much waits for the store, and the policy found no room.
     """
     deadline = time.monotonic() + state.settings.hydration_timeout
-    waits = pauses(FIRST_WAIT, LONGEST_WAIT)
+    waits, relief = pauses(FIRST_WAIT, LONGEST_WAIT), Relief(state, keys)
     while True:
-        reply = yield from attempt()
+        try:
+            reply = yield from attempt()
+        except Backpressure as refused:
+            yield from relief.find(refused)
+            deadline = time.monotonic() + state.settings.hydration_timeout
+            continue
         if reply is not None:
             return reply
         state.counters.add("misses")

@@ -59,9 +59,7 @@ def drain_to_end(state: State, keys: Sequence[SessionKeys], end: float = math.in
     ends = {key: _version(tail) for key, tail in zip(keys, tails, strict=True) if tail is not None}
     total = Drained()
     while ends and time.monotonic() < end:
-        room, drained = Room.of(state), Drained()
-        logs = yield from _logs(state, list(ends), room, drained)
-        drained.add((yield from commit(state, logs)))
+        room, drained, logs = yield from _drain_heads(state, list(ends))
         total.add(drained)
         reached = {one.session_key: one.ops[-1].version for one in logs}
         # A key without a log was either not looked at, for want of room, or has been drained by another.
@@ -73,6 +71,19 @@ def drain_to_end(state: State, keys: Sequence[SessionKeys], end: float = math.in
             if reached.get(key.session_key, otherwise) < end and key.session_key not in stopped
         }
     return total
+
+
+def drain_some(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:
+    """Drain the heads of the logs of some keys, the first ones first: one batch."""
+    _, drained, _ = yield from _drain_heads(state, keys)
+    return drained
+
+
+def _drain_heads(state: State, keys: Sequence[SessionKeys]) -> Flow[tuple[Room, Drained, list[Log]]]:
+    room, drained = Room.of(state), Drained()
+    logs = yield from _logs(state, keys, room, drained)
+    drained.add((yield from commit(state, logs)))
+    return room, drained, logs
 
 
 def _version(element: bytes) -> int:

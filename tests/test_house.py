@@ -48,6 +48,7 @@ LAYERS = [
     ["sessioncache.lifecycle"],
     ["sessioncache.dead"],
     ["sessioncache.flushing", "sessioncache.read_through"],
+    ["sessioncache.pressure"],
     ["sessioncache.write_behind"],
     ["sessioncache.commit"],
     ["sessioncache.hot.reading"],

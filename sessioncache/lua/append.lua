@@ -2,7 +2,7 @@
 -- KEYS  as every change
 -- ARGV  as every change (op_id is not used), then kind ('append', or 'event': no activity) window window_bytes
 --       then, for each message: op_id and '<message id>\n<msgpack>'. Messages without ids of their own share an op id.
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'ok', version before, version, revision, total, ring, seq, milliseconds, seq, milliseconds, …}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
@@ -62,7 +62,7 @@ if #fresh > 0 then
   push(KEYS[3], log)
   local count
   count, bytes = trimmed(KEYS[2], tonumber(row[COUNT]) + #fresh, bytes, tonumber(ARGV[12]), tonumber(ARGV[13]))
-  ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
+  ring = announce(ARGV[5], at_ms, ARGV[2], log)
   redis.call('HSET', KEYS[1], 'version', integer(version + #fresh), 'count', count, 'total', integer(total),
     'bytes', integer(bytes), 'ops', remember(row[OPS], added, tonumber(ARGV[4])), 'last_message_ms', integer(at_ms),
     'accessed_ms', integer(at_ms), 'touched_ms', integer(at_ms))

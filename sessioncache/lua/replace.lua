@@ -1,7 +1,7 @@
 -- replace: the whole history of the current session by other messages, all at once.
 -- KEYS  as every change
 -- ARGV  as every change, then window window_bytes, then '<message id>\n<msgpack>' for each message
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'ok', version of the replace (the messages have the next ones), ring, milliseconds}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
@@ -29,7 +29,7 @@ redis.call('DEL', KEYS[2])
 push(KEYS[2], elements)
 local count
 count, bytes = trimmed(KEYS[2], added, bytes, tonumber(ARGV[11]), tonumber(ARGV[12]))
-local ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
+local ring = announce(ARGV[5], at_ms, ARGV[2], log)
 redis.call('HSET', KEYS[1], 'version', integer(version + added), 'revision', ARGV[9], 'count', count, 'total', added,
   'bytes', integer(bytes), 'ops', remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4])))
 if added > 0 then redis.call('HSET', KEYS[1], 'updated_ms', integer(at_ms), 'last_message_ms', integer(at_ms)) end
