@@ -19,11 +19,14 @@ from sessioncache.conversation.policy import ResetPolicies, ResetPolicy
 from sessioncache.conversation.prompt import HomeChannel, SessionContext, build_session_context_prompt
 from sessioncache.conversation.source import SessionSource
 from sessioncache.dead import DeadLetter
+from sessioncache.durability import Replicated, Synced
 from sessioncache.errors import (
     Backpressure,
     ConfigurationError,
     CorruptLog,
     CorruptRecord,
+    DurabilityNotReached,
+    DurabilityUnavailable,
     HookFailed,
     HotTierFull,
     HotTierRefused,
@@ -70,6 +73,8 @@ __all__ = [
     "CorruptLog",
     "CorruptRecord",
     "DeadLetter",
+    "DurabilityNotReached",
+    "DurabilityUnavailable",
     "Erased",
     "Flushed",
     "Hit",
@@ -90,6 +95,7 @@ __all__ = [
     "Page",
     "Platform",
     "Record",
+    "Replicated",
     "ResetPolicies",
     "ResetPolicy",
     "SchemaMismatch",
@@ -107,6 +113,7 @@ __all__ = [
     "Stats",
     "StoreRefused",
     "StoreUnavailable",
+    "Synced",
     "TurnLost",
     "TurnTimeout",
     "UnsafeEviction",

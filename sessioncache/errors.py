@@ -7,6 +7,8 @@ or a message's content.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SessionCacheError(Exception):
     """The root of the tree: ``except SessionCacheError`` catches all of it."""
@@ -104,6 +106,24 @@ class Backpressure(SessionCacheError):
         super().__init__(message)
         self.bound = bound
         self.waiting = waiting
+
+
+class DurabilityUnavailable(SessionCacheError):
+    """Redis cannot tell whether it reached this level of durability; nothing was written."""
+
+
+class DurabilityNotReached(SessionCacheError):
+    """What was appended is accepted, but is not known to have reached the level that was asked for, in time.
+
+    Attributes:
+        durability: that level.
+        records: the records, as the append would have returned them.
+    """
+
+    def __init__(self, message: str, *, durability: str, records: list[Any]) -> None:
+        super().__init__(message)
+        self.durability = durability
+        self.records = records
 
 
 class HydrationTimeout(SessionCacheError):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, overload
 
@@ -191,19 +191,21 @@ class Record:
         id: the caller's message id, or one that was made for it.
         created_at: when Redis accepted it, aware UTC.
         data: the message as it was appended; the caller's own copy.
+        durability: how far it had got when the append returned that gave this record; None for one that was read.
     """
 
     seq: int
     id: str
     created_at: datetime
     data: dict[str, Any]
+    durability: str | None = field(default=None, compare=False)
 
 
-def record(raw: bytes) -> Record:
+def record(raw: bytes, durability: str | None = None) -> Record:
     """The record in an element of the ``history`` list."""
     header, _, packed = raw.partition(b"\n")
     seq, created_ms, message_id = header.split(b" ", 2)
-    return Record(int(seq), message_id.decode(), instant(int(created_ms)), decode(packed))
+    return Record(int(seq), message_id.decode(), instant(int(created_ms)), decode(packed), durability)
 
 
 class Messages(Sequence[Record]):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sessioncache.config import Settings
+from sessioncache.durability import Wait
 from sessioncache.errors import Backpressure, TurnLost, VersionConflict
 from sessioncache.flow import Flow, Ring
 from sessioncache.keys import SessionKeys
@@ -27,6 +28,7 @@ class Change:
         expected_version: the version the key must have; None for any.
         turn: the token of the turn that must be held; ``""`` for none.
         quiet: only while nothing is pending and nobody holds the key.
+        wait: what Redis is asked after it.
     """
 
     session_id: str
@@ -34,6 +36,7 @@ class Change:
     expected_version: int | None = None
     turn: str = ""
     quiet: bool = False
+    wait: Wait | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +73,19 @@ def change(
 ) -> Flow[list[Any] | Moved | Busy | None]:
     """Run a script that changes a session; what it answered, or why it did not happen.
 
+    With ``terms.wait`` the last item of what it answered is what Redis said to that: an answer, or an error of ours.
+
     Raises:
         VersionConflict, TurnLost: the terms do not hold; nothing was written.
         Backpressure: too much waits for the store; nothing was written.
     """
     settings, expected = state.settings, terms.expected_version
-    reply: list[Any] = yield from evaluate(
+    found = yield from evaluate(
         state, script, all_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, terms.session_id, "" if expected is None else expected, terms.turn, terms.op_id,
-        ms(settings.hold) if terms.quiet else "", *more,
+        ms(settings.hold) if terms.quiet else "", *more, wait=terms.wait,
     )  # fmt: skip
+    reply: list[Any] = [*found[0], found[1]] if terms.wait else found
     match reply[0]:
         case b"miss":
             return None

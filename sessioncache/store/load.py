@@ -19,7 +19,7 @@ from sessioncache.op import remembered
 from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.snapshot import Snapshot
 from sessioncache.store.details import readable_object
-from sessioncache.store.statements import chunks
+from sessioncache.store.statements import chunks, matching
 
 FIRST_PAGE = 200
 # More messages than any session has.
@@ -173,6 +173,16 @@ def has_message(connection: Connection, session_id: str, message_id: str) -> boo
     """Whether the session has this message."""
     wanted = select(messages.c.seq).where(messages.c.session_id == session_id, messages.c.message_id == message_id)
     return connection.scalar(wanted) is not None
+
+
+def missing(connection: Connection, session_id: str, message_ids: Sequence[str]) -> int:
+    """How many of these messages the session neither has nor had, as far as that is remembered."""
+    known: set[str] = set()
+    for some in chunks([(session_id, one) for one in message_ids]):
+        known.update(row[1] for row in connection.execute(matching(messages.c.message_id, some, messages.c.seq)))
+        applied = connection.execute(matching(applied_ops.c.op_id, some, applied_ops.c.refused))
+        known.update(row[1] for row in applied if not row[2])
+    return len(message_ids) - len(known)
 
 
 def is_deleted(connection: Connection, session_id: str) -> bool:
