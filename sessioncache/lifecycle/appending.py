@@ -113,8 +113,8 @@ def _missing(state: State, handle: Handle, names: Sequence[str]) -> Flow[Session
 
 def _not_reached(level: str, missing: SessionCacheError | str, records: list[Record]) -> DurabilityNotReached:
     error = DurabilityNotReached(
-        f"What was appended is accepted by Redis, but is not known to be {level}: {missing}. Do not append it anew; with the "
-        "same id, append waits again.",
+        f"What was appended is accepted by Redis, but is not known to be {level}: {missing}. Do not append it anew; with "
+        "the same id, append waits again.",
         durability=level,
         records=records,
     )

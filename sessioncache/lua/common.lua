@@ -167,7 +167,8 @@ local function waits_no_more(backlog, oldest, pending, session_key, ops, bytes)
     ops, bytes = math.min(ops, own_ops), math.min(bytes, own_bytes)
     redis.call('HSET', backlog, own, sums(own_ops - ops, own_bytes - bytes))
     local since = string.match(head, '^%d+ %S+ %d+ (%d+) ')
-    if since then redis.call('ZADD', oldest, since, session_key) end
+    -- GT: a retried dead letter is older than the time that it waits.
+    if since then redis.call('ZADD', oldest, 'GT', since, session_key) end
   end
   if ops > 0 then
     redis.call('HSET', backlog, TOTAL_WAITS, sums(math.max(0, all_ops - ops), math.max(0, all_bytes - bytes)))
