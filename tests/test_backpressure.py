@@ -327,12 +327,15 @@ def test_counts_mend_themselves(one_stack):
 
     Never below zero, and right again when the logs are empty.
     """
-    with one_stack.cache(**ALONE, max_backlog=100) as cache, one_stack.raw() as raw:
+    with one_stack.cache(**ALONE, max_backlog=100, batch=4) as cache, one_stack.raw() as raw:
         session = cache.open("a")
         session.append([HELLO] * 5)
         raw.delete("sc:{000}:backlog", "sc:{000}:oldest")
         session.append(HELLO)
         assert counts(raw)["a"][0] == 1
+        _drain_some(cache, "a")
+        assert counts(raw) == {"a": (0, 0)}
+        assert raw.llen("sc:{000}:pending:a") == 1
         _drain_some(cache, "a")
         assert not raw.exists("sc:{000}:backlog", "sc:{000}:oldest")
         raw.hset("sc:{000}:backlog", mapping={"total": "100 9000", "=gone": "100 9000"})

@@ -133,12 +133,11 @@ def test_a_replica_held_back_is_told_and_nothing_is_lost(door, pair):
 
 
 def test_a_repeat_waits_as_truly_as_the_first(door, pair):
-    """Also from a server that wrote nothing before: no connection of its own has anything to wait for."""
-    session = door().open(KEY)
+    """Also from a server that wrote nothing since, whose connections have nothing of their own to wait for."""
+    session, other = door().open(KEY), door().get(KEY)
     session.append(HELLO, durability=Replicated(1, LONG))
     with pair.held_back():
         session.append({"content": "held"}, id="held")
-        other = door().get(KEY)
         for _ in range(2):
             with pytest.raises(DurabilityNotReached):
                 other.append({"content": "held"}, id="held", durability=Replicated(1, SOON))

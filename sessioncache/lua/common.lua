@@ -113,15 +113,17 @@ end
 
 -- What scripts that log something share is called with KEYS  meta history pending dirty wake backlog oldest
 
+local before  -- what was counted when `crowded` looked: nothing of it changes until `announce` counts on
+
 -- Counts the elements that were logged, marks the key dirty and rings the doorbell. 1: nobody was about, the caller sends a
 -- nudge.
 local function announce(session_key, at_ms, wake_ms, elements)
   local bytes = 0
   for _, element in ipairs(elements) do bytes = bytes + #element end
-  local all_ops, all_bytes, own_ops, own_bytes, own = counted(KEYS[6], session_key)
+  local all_ops, all_bytes, own_ops, own_bytes, own = unpack(before or {counted(KEYS[6], session_key)})
   redis.call('HSET', KEYS[6], TOTAL_WAITS, sums(all_ops + #elements, all_bytes + bytes), own,
     sums(own_ops + #elements, own_bytes + bytes))
-  redis.call('ZADD', KEYS[7], 'NX', integer(at_ms), session_key)
+  if own_ops == 0 then redis.call('ZADD', KEYS[7], 'NX', integer(at_ms), session_key) end
   redis.call('ZADD', KEYS[4], 'NX', integer(at_ms), session_key)
   return redis.call('SET', KEYS[5], '1', 'NX', 'PX', wake_ms) and 1 or 0
 end
@@ -129,26 +131,28 @@ end
 -- Nil where so many more ops may wait; else the reply that says which bound is met, and what waits already (a number of ops
 -- or bytes, or milliseconds). A bound of bytes or age is met when it is reached, so that one call may pass it by what it brings.
 -- `bounds` are numbers, parted by spaces: ops, bytes and milliseconds (0: any) of the session key, then of the partition.
-local function crowded(bounds, session_key, at_ms, ops)
+local function crowded(bounds, session_key, ops)
   local key_ops, key_bytes, key_ms, most_ops, most_bytes, most_ms =
     string.match(bounds, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
   local pending = redis.call('LLEN', KEYS[3])
   if pending + ops > tonumber(key_ops) then return {'full', 'max_pending', pending} end
-  local all_ops, all_bytes, _, own_bytes = counted(KEYS[6], session_key)
+  before = {counted(KEYS[6], session_key)}
+  local all_ops, all_bytes, _, own_bytes = unpack(before)
   if pending > 0 then
     if own_bytes >= tonumber(key_bytes) then return {'full', 'max_pending_bytes', own_bytes} end
-    local age = key_ms ~= '0' and at_ms - tonumber(redis.call('ZSCORE', KEYS[7], session_key) or at_ms)
+    local since = key_ms ~= '0' and redis.call('ZSCORE', KEYS[7], session_key)
+    local age = since and now_ms() - tonumber(since)
     if age and age >= tonumber(key_ms) then return {'full', 'max_pending_age', age} end
   end
-  local oldest = most_ms ~= '0' and redis.call('ZRANGE', KEYS[7], 0, 0, 'WITHSCORES')[2]
-  local age = at_ms - tonumber(oldest or at_ms)
   local bound, waits
   if all_ops + ops > tonumber(most_ops) then
     bound, waits = 'max_backlog', all_ops
   elseif all_bytes >= tonumber(most_bytes) then
     bound, waits = 'max_backlog_bytes', all_bytes
-  elseif oldest and age >= tonumber(most_ms) then
-    bound, waits = 'max_backlog_age', age
+  elseif most_ms ~= '0' then
+    local since = redis.call('ZRANGE', KEYS[7], 0, 0, 'WITHSCORES')[2]
+    local age = since and now_ms() - tonumber(since)
+    if age and age >= tonumber(most_ms) then bound, waits = 'max_backlog_age', age end
   end
   -- Without a dirty key nothing waits, whatever was counted.
   if bound and (ops > tonumber(most_ops) or redis.call('EXISTS', KEYS[4]) == 1) then return {'full', bound, waits} end
@@ -194,7 +198,7 @@ local function barred(row, ops, nobody)
   if ARGV[7] ~= '' and tonumber(ARGV[7]) ~= tonumber(row[VERSION]) then return {'conflict', row[VERSION]} end
   if ARGV[8] ~= '' and redis.call('GET', KEYS[8]) ~= row[RUN] .. ':' .. ARGV[8] then return {'lost'} end
   if ARGV[10] ~= '' and (redis.call('LLEN', KEYS[3]) > 0 or held(KEYS[9], ARGV[5], now_ms(), ARGV[10])) then return {'busy'} end
-  return ops and crowded(ARGV[3], ARGV[5], now_ms(), ops)
+  return ops and crowded(ARGV[3], ARGV[5], ops)
 end
 
 -- Logs one op for a session and announces it; its version, and 1 if the caller sends a nudge. The first write of a change,

@@ -13,10 +13,9 @@ if current then
 elseif ARGV[7] ~= '' then
   return {'conflict', row[VERSION]}
 end
-local at_ms = now_ms()
-local refusal = not current and crowded(ARGV[3], ARGV[5], at_ms, 1)
+local refusal = not current and crowded(ARGV[3], ARGV[5], 1)
 if refusal then return refusal end
-local _, ring = log_op(row, 'leave', ARGV[6], ARGV[11], at_ms)
+local _, ring = log_op(row, 'leave', ARGV[6], ARGV[11], now_ms())
 redis.call('HSET', KEYS[1], 'revision', ARGV[9])
 if current then
   emptied(row, '', ARGV[12])

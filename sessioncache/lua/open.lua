@@ -35,7 +35,7 @@ if reason == 'found' then
   local ring = touch(row, at_ms, ARGV[12], ARGV[13], ARGV[1], ARGV[2], ARGV[3], ARGV[5])
   return shown({'ok', ring, '0', reason})
 end
-local refusal = crowded(ARGV[3], ARGV[5], at_ms, 1)
+local refusal = crowded(ARGV[3], ARGV[5], 1)
 if refusal then return refusal end
 local ring, had = begin(row, ARGV[6], ARGV[15], fields, policies - 1, at_ms, reason)
 return shown({'ok', ring, had, reason})

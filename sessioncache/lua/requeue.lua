@@ -5,11 +5,10 @@
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 if ARGV[4] == 'start' and row[SESSION] ~= '' then return {'current'} end
-local at_ms = now_ms()
-local refusal = crowded(ARGV[2], ARGV[3], at_ms, #ARGV - 4)
+local refusal = crowded(ARGV[2], ARGV[3], #ARGV - 4)
 if refusal then return refusal end
 local elements = {}
 for n = 5, #ARGV do elements[n - 4] = integer(tonumber(row[VERSION]) + n - 4) .. ' ' .. ARGV[n] end
 push(KEYS[3], elements)
 redis.call('DEL', KEYS[1], KEYS[2])
-return {'ok', announce(ARGV[3], at_ms, ARGV[1], elements)}
+return {'ok', announce(ARGV[3], now_ms(), ARGV[1], elements)}

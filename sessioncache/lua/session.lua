@@ -58,7 +58,7 @@ end
 local function touch(row, at_ms, touch_ms, op_id, ttl_ms, wake_ms, bounds, session_key)
   slide(KEYS[1], KEYS[2], ttl_ms)
   redis.call('HSET', KEYS[1], 'accessed_ms', integer(at_ms))
-  if at_ms - tonumber(row[TOUCHED]) < tonumber(touch_ms) or crowded(bounds, session_key, at_ms, 1) then return 0 end
+  if at_ms - tonumber(row[TOUCHED]) < tonumber(touch_ms) or crowded(bounds, session_key, 1) then return 0 end
   row[VERSION] = integer(tonumber(row[VERSION]) + 1)
   local element = header(row[VERSION], op_id, 0, at_ms, 'touch', row[SESSION])
   redis.call('RPUSH', KEYS[3], element)

@@ -12,7 +12,7 @@ local is = redis.call('HMGET', KEYS[1], 'platform', 'chat_type', 'updated_ms', '
 local why = due(ARGV, 12, at_ms + tonumber(ARGV[11]), is[1] or '', is[2] or '', tonumber(is[3]), is[4] == '1')
 if why == 'clock' then return {'clock', integer(at_ms + tonumber(ARGV[11]))} end
 if not why or is[5] == is[3] or held(KEYS[9], ARGV[5], at_ms, ARGV[10]) then return {'no'} end
-local refusal = crowded(ARGV[3], ARGV[5], at_ms, 1)
+local refusal = crowded(ARGV[3], ARGV[5], 1)
 if refusal then return refusal end
 local _, ring = log_op(row, 'tell', ARGV[6], '', at_ms)
 redis.call('HSET', KEYS[1], 'told', is[3], ANSWER, ARGV[9] .. '\n' .. why)
