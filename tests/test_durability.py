@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import time
@@ -18,6 +19,7 @@ from servers import RedisServer
 from sqlalchemy import create_engine, text
 
 from sessioncache import (
+    AsyncSessionCache,
     DurabilityNotReached,
     DurabilityUnavailable,
     InvalidInput,
@@ -172,6 +174,46 @@ def test_what_is_refused_is_not_waited_for(door, pair):
         with pytest.raises(SessionDeleted):
             session.append(HELLO, durability=Replicated(1, LONG))
         assert time.monotonic() - begun < LONG
+
+
+@pytest.mark.parametrize("kind", DOORS)
+@pytest.mark.parametrize("command", [b"EVALSHA", b"WAIT"])
+def test_a_lost_answer_is_asked_for_again(pair, replicated, proxy, kind, command):
+    """Of the script or of the wait: on another connection, truly, and nothing is there twice."""
+    lossy = proxy(pair.primary.socket)
+    stack = Stack("lossy", pair.primary, lossy.url, replicated.database_url)
+    with opener(stack, kind, queue_url=replicated.redis_url) as door:
+        session = door().open(KEY)
+        session.append(HELLO, durability=Replicated(1, LONG))
+        lossy.lose = command
+        assert levels(session.append({"content": "again"}, durability=Replicated(1, LONG))) == {"replicated"}
+        assert lossy.lost.is_set()
+        assert contents(session) == ["hello", "again"]
+
+
+def test_an_append_cancelled_while_it_waits_leaves_no_reply_behind(pair, replicated):
+    """The only connection there is serves the next call with that one's own answers."""
+
+    async def scene() -> None:
+        settings = replicated.settings(max_connections=1, redis_timeout=5.0, queue_url="redis://127.0.0.1:1/0")
+        async with AsyncSessionCache(settings=settings) as cache:
+            session = await cache.open(KEY)
+            with pair.held_back():
+                waiting = asyncio.create_task(session.append(HELLO, durability=Replicated(1, LONG)))
+                deadline = time.monotonic() + LONG
+                with replicated.raw() as raw:
+                    while not raw.info("clients")["blocked_clients"]:
+                        assert time.monotonic() < deadline, "it does not wait"
+                        await asyncio.sleep(0.01)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+                for n in range(3):
+                    (record,) = await session.append({"content": str(n)})
+                    assert record.data == {"content": str(n)}
+            assert [one["content"] for one in await session.history()] == ["hello", "0", "1", "2"]
+
+    asyncio.run(scene())
 
 
 @pytest.mark.parametrize("kind", DOORS)
