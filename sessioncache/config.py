@@ -69,8 +69,7 @@ class Settings:
         max_backlog: ops that may wait in one partition, which is 1 of `partitions` slices of all keys.
         max_backlog_bytes: the same bound in bytes; the write that reaches it is still taken.
         max_backlog_age: the same bound on the age of the oldest of them, whichever key keeps it waiting; 0: any.
-        backpressure: what happens to a write when one of these bounds is met: ``raise``: it raises `Backpressure`;
-            ``wait``: it waits for room; ``through``: the process that writes drains what waits itself, then writes.
+        backpressure: where a write meets one of these: ``raise`` `Backpressure`, ``wait`` for room, or drain and write ``through``.
         backpressure_wait: how long ``wait`` waits before it raises `Backpressure`.
         batch: ops in one SQL transaction: larger ones gain little and hold locks longer.
         batch_bytes: the same bound in bytes: what a drainer holds in memory.

@@ -71,6 +71,10 @@ def _waiting(request: Evaluate, wait: Wait) -> Talk:
             return reply, answer
 
 
+def _next(talk: Talk, reply: Any) -> tuple[Any, ...]:
+    return talk.throw(reply) if isinstance(reply, ResponseError) else talk.send(reply)
+
+
 def _cannot(wait: Wait, error: ResponseError) -> SessionCacheError:
     ours = translate(error, of_store=False)
     if not isinstance(ours, HotTierRefused):
@@ -129,20 +133,19 @@ class Blocking:
             try:
                 command = next(talk)
                 while True:
-                    command = self._said(held.connection, talk, command)
+                    command = _next(talk, self._answer(held.connection, command))
             except StopIteration as done:
                 found: tuple[Any, Any] = done.value
                 return found
 
-    def _said(self, connection: Any, talk: Talk, command: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What is said next. What is sent here is never sent again on another connection."""
+    def _answer(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        """A reply, or an error reply. What is sent here is never sent again on another connection."""
         with within(self.patience):
             connection.send_command(*command, check_health=False)
             try:
-                reply = connection.read_response()
+                return connection.read_response()
             except ResponseError as error:
-                return talk.throw(error)
-            return talk.send(reply)
+                return error
 
     def _command(self, request: Command) -> list[Any]:
         with within(self.patience), self.hot.pipeline(transaction=False) as pipeline:
@@ -212,19 +215,19 @@ class Awaiting:
             try:
                 command = next(talk)
                 while True:
-                    command = await self._said(held.connection, talk, command)
+                    command = _next(talk, await self._answer(held.connection, command))
             except StopIteration as done:
                 found: tuple[Any, Any] = done.value
                 return found
 
-    async def _said(self, connection: Any, talk: Talk, command: tuple[Any, ...]) -> tuple[Any, ...]:
+    async def _answer(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        """As above."""
         async with asyncio.timeout(self.patience):
             await connection.send_command(*command, check_health=False)
             try:
-                reply = await connection.read_response()
+                return await connection.read_response()
             except ResponseError as error:
-                return talk.throw(error)
-            return talk.send(reply)
+                return error
 
     async def _command(self, request: Command) -> list[Any]:
         async with asyncio.timeout(self.patience), self.hot.pipeline(transaction=False) as pipeline:
