@@ -69,7 +69,7 @@ class Settings:
         max_backlog: ops that may wait in one partition, which is 1 of `partitions` slices of all keys.
         max_backlog_bytes: the same bound in bytes; the write that reaches it is still taken.
         max_backlog_age: the same bound on the age of the oldest of them, whichever key keeps it waiting; 0: any.
-        backpressure: a write that meets one of these does ``raise`` `Backpressure`, ``wait`` for room, or write ``through``.
+        backpressure: a write that meets one of these: ``raise`` `Backpressure`, ``wait`` for room, or write ``through``.
         backpressure_wait: how long ``wait`` waits before it raises `Backpressure`.
         batch: ops in one SQL transaction: larger ones gain little and hold locks longer.
         batch_bytes: the same bound in bytes: what a drainer holds in memory.
