@@ -20,11 +20,14 @@ from sessioncache.conversation.prompt import HomeChannel, SessionContext, build_
 from sessioncache.conversation.source import SessionSource
 from sessioncache.dead import DeadLetter
 from sessioncache.diagnosis import Finding
+from sessioncache.durability import Replicated, Synced
 from sessioncache.errors import (
     Backpressure,
     ConfigurationError,
     CorruptLog,
     CorruptRecord,
+    DurabilityNotReached,
+    DurabilityUnavailable,
     HookFailed,
     HotTierFull,
     HotTierRefused,
@@ -71,6 +74,8 @@ __all__ = [
     "CorruptLog",
     "CorruptRecord",
     "DeadLetter",
+    "DurabilityNotReached",
+    "DurabilityUnavailable",
     "Erased",
     "Finding",
     "Flushed",
@@ -92,6 +97,7 @@ __all__ = [
     "Page",
     "Platform",
     "Record",
+    "Replicated",
     "ResetPolicies",
     "ResetPolicy",
     "SchemaMismatch",
@@ -110,6 +116,7 @@ __all__ = [
     "Stats",
     "StoreRefused",
     "StoreUnavailable",
+    "Synced",
     "TurnLost",
     "TurnTimeout",
     "UnsafeEviction",

@@ -30,10 +30,10 @@ DRIVERS = {
     "postgres": ("postgresql+psycopg", "postgresql+psycopg"),
 }
 
-
+BACKPRESSURE = ("raise", "wait", "through")
 _MAY_BE_ZERO = frozenset(
     {"ttl_jitter", "linger", "near_sessions", "near_bytes", "touch", "expiring_ahead", "empty_after", "archive_after",
-     "prune_after", "retention"}
+     "prune_after", "retention", "max_pending_age", "max_backlog_age"}
 )  # fmt: skip
 _SECRETS = re.compile(r"(?<=://).*(?=@)|(?<=password=)[^&]+")
 
@@ -63,7 +63,14 @@ class Settings:
         window: the newest messages of a session that are kept hot.
         window_bytes: the same bound in bytes; one message is always kept.
         max_message_bytes: the largest message, as msgpack: Redis is blocked while it copies one.
-        max_pending: ops that may wait for the store under one key before a write is refused (`Backpressure`).
+        max_pending: ops that may wait for the store under one key before a write meets `backpressure`.
+        max_pending_bytes: the same bound in bytes; the write that reaches it is still taken.
+        max_pending_age: the same bound on the age of the oldest of them; 0: any.
+        max_backlog: ops that may wait in one partition, which is 1 of `partitions` slices of all keys.
+        max_backlog_bytes: the same bound in bytes; the write that reaches it is still taken.
+        max_backlog_age: the same bound on the age of the oldest of them, whichever key keeps it waiting; 0: any.
+        backpressure: a write that meets one of these: ``raise`` `Backpressure`, ``wait`` for room, or write ``through``.
+        backpressure_wait: how long ``wait`` waits before it raises `Backpressure`.
         batch: ops in one SQL transaction: larger ones gain little and hold locks longer.
         batch_bytes: the same bound in bytes: what a drainer holds in memory.
         claim: session keys that one claim takes.
@@ -126,6 +133,13 @@ class Settings:
     window_bytes: int = 16 * 2**20
     max_message_bytes: int = 2**20
     max_pending: int = 100_000
+    max_pending_bytes: int = 256 * 2**20
+    max_pending_age: float = 0.0
+    max_backlog: int = 1_000_000
+    max_backlog_bytes: int = 2**30
+    max_backlog_age: float = 0.0
+    backpressure: str = "raise"
+    backpressure_wait: float = 10.0
     batch: int = 1_000
     batch_bytes: int = 16 * 2**20
     claim: int = 100
@@ -177,6 +191,8 @@ class Settings:
             raise ConfigurationError("visibility must be above database_timeout, or claims end before their transaction.")
         if self.redis_timeout > self.timeout:
             raise ConfigurationError("redis_timeout must be at most timeout, or no command has time for an answer.")
+        if self.backpressure not in BACKPRESSURE:
+            raise ConfigurationError(f"backpressure is {', '.join(BACKPRESSURE)}, not {self.backpressure!r:.60}.")
         if not self.prefix.isprintable() or not self.prefix or set(self.prefix) & set("{}: "):
             raise ConfigurationError("prefix must be printable text without braces, colons or spaces.")
         _check_namespace(self.namespace)

@@ -9,23 +9,26 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
 from typing import Any, ClassVar, TypeVar
 
 import redis.asyncio
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessioncache.borders import FOREIGN, translate
 from sessioncache.bounded import within
-from sessioncache.errors import HookFailed
+from sessioncache.durability import Wait
+from sessioncache.errors import DurabilityUnavailable, HookFailed, HotTierRefused, SessionCacheError
 from sessioncache.flow import WRITES, Apart, Bell, Call, Command, Evaluate, Pause, Request, Ring, Transact
 from sessioncache.scripts import Script
 
 T = TypeVar("T")
+# Commands of one connection; their replies are sent, error replies thrown; the result is that of an `Evaluate` with a wait.
+Talk = Generator[tuple[Any, ...], Any, tuple[Any, Any]]
 
 
 def _isolation(engine: Engine, *, writes: bool) -> dict[str, Any]:
@@ -42,6 +45,45 @@ def _hook(request: Call) -> Iterator[None]:
     except Exception as error:
         name = getattr(request.function, "__name__", "a hook")
         raise HookFailed(f"{name} raised {type(error).__name__}; {request.outcome}.") from error
+
+
+def _waiting(request: Evaluate, wait: Wait) -> Talk:
+    """What is said on one connection to run a script and to wait; sent the replies, thrown the error replies."""
+    script, rest = request.script, (len(request.keys), *request.keys, *request.args)
+    if wait.probe:
+        try:
+            yield wait.probe
+        except ResponseError as error:
+            raise _cannot(wait, error) from error
+    try:
+        reply = yield ("EVALSHA", script.sha, *rest)
+    except NoScriptError:
+        reply = yield ("EVAL", script.text, *rest)
+    if reply[0] != b"ok":
+        return reply, None
+    end = time.monotonic() + wait.timeout
+    while True:
+        step = min(wait.step, end - time.monotonic())
+        try:
+            answer = yield (*wait.command, max(1, round(1000 * step)))
+        except ResponseError as error:
+            return reply, translate(error, of_store=False)
+        if wait.reached(answer) or time.monotonic() >= end:
+            return reply, answer
+
+
+def _next(talk: Talk, reply: Any) -> tuple[Any, ...]:
+    return talk.throw(reply) if isinstance(reply, ResponseError) else talk.send(reply)
+
+
+def _cannot(wait: Wait, error: ResponseError) -> SessionCacheError:
+    ours = translate(error, of_store=False)
+    if not isinstance(ours, HotTierRefused):
+        return ours
+    return DurabilityUnavailable(
+        f"Redis cannot say what is on its disk ({str(error)[:100]}); nothing was written. {wait.command[0]} needs Redis "
+        "7.2 or Valkey, and appendonly yes."
+    )
 
 
 class FirstTransaction:
@@ -104,6 +146,8 @@ class Blocking:
             raise translate(error, of_store=type(request) is Transact) from error
 
     def _evaluate(self, request: Evaluate) -> Any:
+        if request.wait is not None:
+            return self._wait(_waiting(request, request.wait))
         with within(self.patience):
             return self._evaluated(request, request.script)
 
@@ -112,6 +156,27 @@ class Blocking:
             return self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
         except NoScriptError:
             return self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
+
+    def _wait(self, talk: Talk) -> tuple[Any, Any]:
+        with within(self.patience):
+            held = self.hot.client()
+        with held:
+            try:
+                command = next(talk)
+                while True:
+                    command = _next(talk, self._answer(held.connection, command))
+            except StopIteration as done:
+                found: tuple[Any, Any] = done.value
+                return found
+
+    def _answer(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        """A reply, or an error reply. What is sent here is never sent again on another connection."""
+        with within(self.patience):
+            connection.send_command(*command, check_health=False)
+            try:
+                return connection.read_response()
+            except ResponseError as error:
+                return error
 
     def _command(self, request: Command) -> list[Any]:
         with within(self.patience), self.hot.pipeline(transaction=False) as pipeline:
@@ -186,6 +251,8 @@ class Awaiting:
             raise asyncio.CancelledError
 
     async def _evaluate(self, request: Evaluate) -> Any:
+        if request.wait is not None:
+            return await self._wait(_waiting(request, request.wait))
         async with asyncio.timeout(self.patience):
             return await self._evaluated(request, request.script)
 
@@ -194,6 +261,28 @@ class Awaiting:
             return await self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
         except NoScriptError:
             return await self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
+
+    async def _wait(self, talk: Talk) -> tuple[Any, Any]:
+        held = self.hot.client()
+        async with asyncio.timeout(self.patience):
+            await held.initialize()
+        async with held:
+            try:
+                command = next(talk)
+                while True:
+                    command = _next(talk, await self._answer(held.connection, command))
+            except StopIteration as done:
+                found: tuple[Any, Any] = done.value
+                return found
+
+    async def _answer(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        """As above."""
+        async with asyncio.timeout(self.patience):
+            await connection.send_command(*command, check_health=False)
+            try:
+                return await connection.read_response()
+            except ResponseError as error:
+                return error
 
     async def _command(self, request: Command) -> list[Any]:
         async with asyncio.timeout(self.patience), self.hot.pipeline(transaction=False) as pipeline:

@@ -7,6 +7,8 @@ or a message's content.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SessionCacheError(Exception):
     """The root of the tree: ``except SessionCacheError`` catches all of it."""
@@ -93,7 +95,35 @@ class HookFailed(SessionCacheError):
 
 
 class Backpressure(SessionCacheError):
-    """The key's pending log is full: the store has not kept up; nothing was written."""
+    """Too much waits for the store, which has not kept up; nothing was written.
+
+    Attributes:
+        bound: the setting that says how much may wait.
+        waiting: what waits already, in its unit: ops, bytes, or the age of the oldest op in seconds.
+    """
+
+    def __init__(self, message: str, *, bound: str, waiting: float) -> None:
+        super().__init__(message)
+        self.bound = bound
+        self.waiting = waiting
+
+
+class DurabilityUnavailable(SessionCacheError):
+    """Redis cannot tell whether it reached this level of durability; nothing was written."""
+
+
+class DurabilityNotReached(SessionCacheError):
+    """What was appended is accepted, but is not known to have reached the level that was asked for, in time.
+
+    Attributes:
+        durability: that level.
+        records: the records, as the append would have returned them.
+    """
+
+    def __init__(self, message: str, *, durability: str, records: list[Any]) -> None:
+        super().__init__(message)
+        self.durability = durability
+        self.records = records
 
 
 class HydrationTimeout(SessionCacheError):

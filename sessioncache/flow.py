@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from sessioncache.durability import Wait
 from sessioncache.errors import SessionCacheError
 from sessioncache.scripts import Script
 
@@ -28,11 +29,16 @@ WRITES = "sessioncache_writes"
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Run a script; its reply is sent back as redis-py gives it: bytes, integers and lists."""
+    """Run a script; its reply is sent back as redis-py gives it: bytes, integers and lists.
+
+    With ``wait`` a pair is sent back: the script's reply, and what Redis said, on the same connection, to what it was asked
+    then: its last answer, an error of ours for an error reply, None where the script did not answer ``ok``.
+    """
 
     script: Script
     keys: tuple[str, ...]
     args: tuple[str | bytes | int, ...]
+    wait: Wait | None = None
 
 
 @dataclass(frozen=True, slots=True)

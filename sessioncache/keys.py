@@ -9,6 +9,8 @@ key                              type    TTL        holds
 ``sc:{P}:lease:K``               string  seconds    the right to hydrate K
 ``sc:{P}:turn:K``                string  seconds    the right to answer in K's current session
 ``sc:{P}:dirty``                 zset    none       session keys with a pending log, scored by when a claim is due
+``sc:{P}:backlog``               hash    none       ops and bytes of each dirty session key's log, and of all of them
+``sc:{P}:oldest``                zset    none       dirty session keys, scored by the time of the first op of their log
 ``sc:{P}:dead``                  list    none       dead letters
 ``sc:{P}:holds``                 zset    none       ``<session key>\n<name> <token>`` of each hold, scored by its end
 ``sc:{P}:wake``                  string  seconds    the doorbell: present while a nudge or a drainer is about
@@ -42,6 +44,7 @@ MAX_KEY_BYTES = 512
 MAX_NAME_CHARACTERS = 255
 
 _KINDS = ("meta", "history", "pending", "lease", "turn")
+_SHARED = ("dirty", "backlog", "oldest", "dead", "wake", "holds")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -85,6 +88,8 @@ class SessionKeys:
     lease: str
     turn: str
     dirty: str
+    backlog: str
+    oldest: str
     dead: str
     wake: str
     holds: str
@@ -96,6 +101,8 @@ class PartitionKeys:
 
     partition: int
     dirty: str
+    backlog: str
+    oldest: str
     dead: str
     wake: str
     holds: str
@@ -124,7 +131,7 @@ class Keyspace:
     def of_partition(self, partition: int) -> PartitionKeys:
         """The keys of one partition."""
         base = f"{self.prefix}:{{{partition:03d}}}"
-        return PartitionKeys(partition, f"{base}:dirty", f"{base}:dead", f"{base}:wake", f"{base}:holds")
+        return PartitionKeys(partition, *(f"{base}:{kind}" for kind in _SHARED))
 
     def of(self, session_key: str) -> SessionKeys:
         """The keys of a session key.
@@ -141,5 +148,5 @@ class Keyspace:
         meta, history, pending, lease, turn = (f"{base}:{kind}:{session_key}" for kind in _KINDS)
         return SessionKeys(
             session_key, partition, meta, history, pending, lease, turn,
-            shared.dirty, shared.dead, shared.wake, shared.holds,
+            shared.dirty, shared.backlog, shared.oldest, shared.dead, shared.wake, shared.holds,
         )  # fmt: skip

@@ -217,6 +217,7 @@ class Record:
         data: the message as it was appended; the caller's own copy.
         stale: whether it was read from SQL alone, because Redis was away (the setting ``stale_reads``).
         readable: False where neither tier can give the message back any more; then ``data`` is empty.
+        durability: how far it had got when the append returned that gave this record; None for one that was read.
     """
 
     seq: int
@@ -225,18 +226,18 @@ class Record:
     data: dict[str, Any]
     stale: bool = field(default=False, compare=False)
     readable: bool = True
+    durability: str | None = field(default=None, compare=False)
 
 
-def record(raw: bytes) -> Record:
+def record(raw: bytes, durability: str | None = None) -> Record:
     """The record in an element of the ``history`` list; of garbage, one that says that it cannot be read."""
     header = _HEADER.match(raw)
     if header is None:
         return Record(0, "", _EPOCH, {}, readable=False)
     data = _data(raw[header.end() :])
     seq, created_ms, message_id = header.groups()
-    return Record(
-        int(seq), message_id.decode(errors="replace"), instant(int(created_ms)), data or {}, readable=data is not None
-    )
+    named, created_at = message_id.decode(errors="replace"), instant(int(created_ms))
+    return Record(int(seq), named, created_at, data or {}, readable=data is not None, durability=durability)
 
 
 def _data(packed: bytes) -> dict[str, Any] | None:

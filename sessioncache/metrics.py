@@ -22,6 +22,7 @@ NAMES = (
     "dead_letters",
     "corrupt_elements",  # times that a hot copy held garbage and was brought back, and messages that SQL could not give
     "refused",  # ops that the store refused, which stops their key
+    "backpressure",  # writes refused because too much waited for the store; each try
     "retries",  # Redis commands sent again
     "nudges",
 )

@@ -7,6 +7,8 @@ hot window it drains the key, pages from SQL, and reads again to see that nothin
 one snapshot; publishes it if the lease is still ours under the same run and the log is still empty. Appends cannot slip
 in meanwhile: without a valid hot copy they miss too (I5).
 
+*A write* that is refused because too much waits for the store is tried again as the policy says (`pressure`).
+
 *Garbage* in a hot copy, whoever wrote it, makes it a miss: it is dropped and brought back from the store, counted and
 warned of (I1). A message that the store itself cannot give back is a hole (`message`), which spoils no other.
 """
@@ -22,7 +24,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from sessioncache.errors import HotTierFull, HydrationTimeout, SessionCacheError
+from sessioncache.errors import Backpressure, HotTierFull, HydrationTimeout, SessionCacheError
 from sessioncache.flow import Flow, Interrupted, Pause, Transact
 from sessioncache.hot import reading
 from sessioncache.hot.reading import Found
@@ -31,6 +33,7 @@ from sessioncache.keys import SessionKeys
 from sessioncache.message import Messages, holes, is_sound
 from sessioncache.near import Copy
 from sessioncache.op import new_op_id
+from sessioncache.pressure import Relief
 from sessioncache.repeat import pauses
 from sessioncache.snapshot import Snapshot
 from sessioncache.state import State
@@ -202,11 +205,17 @@ def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]],
     Raises:
         HydrationTimeout: there was no valid hot copy within ``hydration_timeout``.
         HotTierFull: Redis has no room for one, or evicts it at once.
+        Backpressure: too much waits for the store, and the policy found no room.
     """
     deadline = time.monotonic() + state.settings.hydration_timeout
-    waits, losses = pauses(FIRST_WAIT, LONGEST_WAIT), Losses()
+    waits, losses, relief = pauses(FIRST_WAIT, LONGEST_WAIT), Losses(), Relief(state, keys)
     while True:
-        reply = yield from attempted(state, keys, attempt)
+        try:
+            reply = yield from attempted(state, keys, attempt)
+        except Backpressure as refused:
+            yield from relief.find(refused)
+            deadline = time.monotonic() + state.settings.hydration_timeout
+            continue
         if reply is not None:
             return reply
         state.counters.add("misses")

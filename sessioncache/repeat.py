@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from sessioncache.durability import Wait
 from sessioncache.errors import HotTierUnavailable
 from sessioncache.flow import Command, Evaluate, Flow, Pause
 from sessioncache.scripts import Script
@@ -27,9 +28,11 @@ def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterat
         pause = min(pause * 2, longest)
 
 
-def evaluate(state: State, script: Script, keys: tuple[str, ...], *args: str | bytes | int) -> Flow[Any]:
+def evaluate(
+    state: State, script: Script, keys: tuple[str, ...], *args: str | bytes | int, wait: Wait | None = None
+) -> Flow[Any]:
     """Evaluate a script, again while no answer comes and there is time for another try."""
-    return _repeated(state, Evaluate(script, keys, args))
+    return _repeated(state, Evaluate(script, keys, args, wait))
 
 
 def ask(state: State, commands: tuple[tuple[str | int, ...], ...]) -> Flow[list[Any]]:

@@ -10,9 +10,21 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from sessioncache.conversation.window import MAX_MESSAGES
+from sessioncache.durability import Durability
 from sessioncache.flow import Run
 from sessioncache.info import Info
-from sessioncache.lifecycle import consolidating, deleting, details, forking, leases, messages, moving, opening, titles
+from sessioncache.lifecycle import (
+    appending,
+    consolidating,
+    deleting,
+    details,
+    forking,
+    leases,
+    messages,
+    moving,
+    opening,
+    titles,
+)
 from sessioncache.lifecycle.consolidating import Archive
 from sessioncache.lifecycle.details import Changes, Used
 from sessioncache.lifecycle.messages import Limits
@@ -70,6 +82,7 @@ class Session:
         id: str | Sequence[str] | None = None,  # noqa: A002 - the word of the domain
         expected_version: int | None = None,
         activity: bool = True,
+        durability: Durability = "cached",
     ) -> list[Record]:
         """Append one message or a list of them, all or none; their records, in order.
 
@@ -78,6 +91,8 @@ class Session:
             id: the caller's own message id, or one for each message; a repeat adds nothing and returns the first record.
             expected_version: append only if this is the key's version.
             activity: False for what happens inside the application and shall not keep the session from being reset.
+            durability: how far they shall have got when the call returns: ``cached``, ``replicated`` or `Replicated(…)`,
+                ``synced`` or `Synced(…)`, ``stored``.
 
         Raises:
             InvalidMessage: JSON cannot say a message, or it is too large; names the path.
@@ -85,8 +100,11 @@ class Session:
             VersionConflict: the version is another one.
             TurnLost: this is the session of a turn that another server has by now.
             Backpressure: too much waits for the store.
+            DurabilityUnavailable: Redis has no such level; nothing was written.
+            DurabilityNotReached: the messages are accepted, but had not got so far in time.
         """
-        return self._run(messages.append(self._state, self._handle, messages_, id, expected_version, activity=activity))
+        terms = appending.Terms(expected_version, activity, durability)
+        return self._run(appending.append(self._state, self._handle, messages_, id, terms))
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The newest ``limit`` messages (None: all), exactly as they were appended; the caller's own copies."""

@@ -58,9 +58,7 @@ def drain_to_end(state: State, keys: Sequence[SessionKeys], end: float = math.in
     total = Drained()
     ends = yield from _ends(state, keys, total)
     while ends and time.monotonic() < end:
-        room, drained = Room.of(state), Drained()
-        logs = yield from _logs(state, list(ends), room, drained)
-        drained.add((yield from commit(state, logs)))
+        room, drained, logs = yield from _drain_heads(state, list(ends))
         total.add(drained)
         reached = {one.session_key: one.ops[-1].version for one in logs}
         # A key without a log was either not looked at, for want of room, or has been drained by another.
@@ -86,6 +84,19 @@ def _ends(state: State, keys: Sequence[SessionKeys], drained: Drained) -> Flow[d
         first = yield from _ends(state, halves[0], drained)
         return first | (yield from _ends(state, halves[1], drained))
     return {key: _version(tail) for key, tail in zip(keys, tails, strict=True) if tail is not None}
+
+
+def drain_some(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:
+    """Drain the heads of the logs of some keys, the first ones first: one batch."""
+    _, drained, _ = yield from _drain_heads(state, keys)
+    return drained
+
+
+def _drain_heads(state: State, keys: Sequence[SessionKeys]) -> Flow[tuple[Room, Drained, list[Log]]]:
+    room, drained = Room.of(state), Drained()
+    logs = yield from _logs(state, keys, room, drained)
+    drained.add((yield from commit(state, logs)))
+    return room, drained, logs
 
 
 def _version(element: bytes) -> int:

@@ -39,7 +39,7 @@ def test_what_redis_cli_shows(some_stack, redis_cli):
         names = {line.strip('"') for line in redis_cli("--scan", "--pattern", "sc:*")}
         p = f"sc:{{{cache._state.keyspace.partition_of(KEY):03d}}}"
         assert names == {f"{p}:history:{KEY}", f"{p}:meta:{KEY}", f"{p}:pending:{KEY}", f"{p}:dirty", f"{p}:wake",
-                         "sc:{000}:layout"}  # fmt: skip
+                         f"{p}:backlog", f"{p}:oldest", "sc:{000}:layout"}  # fmt: skip
         for name, kind in {"history": "list", "meta": "hash", "pending": "list"}.items():
             assert redis_cli("TYPE", f"{p}:{name}:{KEY}") == [kind]
         assert redis_cli("LLEN", f"{p}:history:{KEY}") == ["(integer) 2"]
@@ -101,7 +101,8 @@ def test_keys_prints_what_is_there(some_stack, monkeypatch, partitions):
         printed = CliRunner().invoke(cli, ["keys", KEY])
         assert printed.exit_code == 0
         named = dict(line.split(None, 1) for line in printed.output.splitlines())
-        assert set(named) == {"meta", "history", "pending", "lease", "turn", "dirty", "dead", "wake", "holds"}
+        assert set(named) == {"meta", "history", "pending", "lease", "turn", "dirty", "backlog", "oldest", "dead",
+                              "wake", "holds"}  # fmt: skip
         for kind in ("meta", "history", "pending", "dirty", "wake"):
             assert raw.exists(named[kind])
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sessioncache.config import Settings
+from sessioncache.durability import Wait
 from sessioncache.errors import Backpressure, TurnLost, VersionConflict
 from sessioncache.flow import Flow, Ring
 from sessioncache.keys import SessionKeys
 from sessioncache.repeat import evaluate
 from sessioncache.scripts import Script
-from sessioncache.state import State, ms
+from sessioncache.state import AGES, BOUNDS, State, ms
 
 Arguments = Sequence[str | bytes | int]
 
@@ -26,6 +28,7 @@ class Change:
         expected_version: the version the key must have; None for any.
         turn: the token of the turn that must be held; ``""`` for none.
         quiet: only while nothing is pending and nobody holds the key.
+        wait: what Redis is asked after it.
     """
 
     session_id: str
@@ -33,6 +36,7 @@ class Change:
     expected_version: int | None = None
     turn: str = ""
     quiet: bool = False
+    wait: Wait | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,14 @@ class Busy:
     """A quiet change found the key dirty or held."""
 
 
+def log_keys(keys: SessionKeys) -> tuple[str, ...]:
+    """The Redis keys of whatever logs an op."""
+    return keys.meta, keys.history, keys.pending, keys.dirty, keys.wake, keys.backlog, keys.oldest
+
+
 def all_keys(keys: SessionKeys) -> tuple[str, ...]:
     """The Redis keys of every change."""
-    return keys.meta, keys.history, keys.pending, keys.dirty, keys.wake, keys.turn, keys.holds
+    return (*log_keys(keys), keys.turn, keys.holds)
 
 
 def ring(state: State, keys: SessionKeys, nobody_was_about: int) -> Flow[None]:
@@ -64,16 +73,19 @@ def change(
 ) -> Flow[list[Any] | Moved | Busy | None]:
     """Run a script that changes a session; what it answered, or why it did not happen.
 
+    With ``terms.wait`` the last item of what it answered is what Redis said to that: an answer, or an error of ours.
+
     Raises:
         VersionConflict, TurnLost: the terms do not hold; nothing was written.
-        Backpressure: the pending log is full; nothing was written.
+        Backpressure: too much waits for the store; nothing was written.
     """
     settings, expected = state.settings, terms.expected_version
-    reply: list[Any] = yield from evaluate(
-        state, script, all_keys(keys), state.ttl_ms(), ms(settings.wake), settings.max_pending, settings.keep_ops,
+    found = yield from evaluate(
+        state, script, all_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, terms.session_id, "" if expected is None else expected, terms.turn, terms.op_id,
-        ms(settings.hold) if terms.quiet else "", *more,
+        ms(settings.hold) if terms.quiet else "", *more, wait=terms.wait,
     )  # fmt: skip
+    reply: list[Any] = [*found[0], found[1]] if terms.wait else found
     match reply[0]:
         case b"miss":
             return None
@@ -86,7 +98,7 @@ def change(
         case b"lost":
             raise TurnLost(f"The turn in {keys.session_key!r} ran out, or another server has it; nothing was written.")
         case b"full":
-            raise full(keys, reply[1])
+            raise full(settings, keys, reply)
     return reply
 
 
@@ -97,9 +109,19 @@ def conflict(expected: int, current: int) -> VersionConflict:
     )
 
 
-def full(keys: SessionKeys, pending: int) -> Backpressure:
-    """The error for a pending log without room."""
+def full(settings: Settings, keys: SessionKeys, reply: Sequence[Any]) -> Backpressure:
+    """The error for a bound that is met, from a script's reply: which, and what waits."""
+    bound, waits = reply[1].decode(), int(reply[2])
+    waiting = waits / 1000 if bound in AGES else waits
+    where = f"session key {keys.session_key!r}" if bound in BOUNDS[:3] else f"partition {keys.partition:03d}"
+    what = {"": f"{waiting} ops", "bytes": f"{waiting} bytes", "age": f"ops up to {waiting:.1f} s old"}[_unit(bound)]
     return Backpressure(
-        f"{pending} ops of session key {keys.session_key!r} wait for the store, as many as max_pending allows; "
-        "see that workers run and the database is up, then try again."
+        f"{what} of {where} wait for the store, and {bound} is {getattr(settings, bound)}; nothing was written: see that "
+        "workers run and the database is up, then try again.",
+        bound=bound,
+        waiting=waiting,
     )
+
+
+def _unit(bound: str) -> str:
+    return bound.partition("_")[2].partition("_")[2]

@@ -10,7 +10,7 @@ from typing import Any
 from sessioncache import scripts
 from sessioncache.errors import HotTierRefused, InvalidKey, LayoutMismatch
 from sessioncache.flow import Flow
-from sessioncache.hot.change import full, ring
+from sessioncache.hot.change import full, log_keys, ring
 from sessioncache.keys import PartitionKeys, SessionKeys, check_session_key
 from sessioncache.repeat import evaluate
 from sessioncache.state import State, ms
@@ -73,7 +73,7 @@ class Ack:
 
 def ack(state: State, partition: PartitionKeys, acks: Sequence[Ack]) -> Flow[list[int]]:
     """Remove from pending logs what the store has; the number of ops removed from each."""
-    keys: list[str] = [partition.dirty, partition.dead]
+    keys: list[str] = [partition.dirty, partition.dead, partition.backlog, partition.oldest]
     args: list[str | bytes | int] = []
     for one in acks:
         keys += one.keys.pending, one.keys.meta, one.keys.history, one.keys.lease
@@ -130,26 +130,25 @@ def stats(state: State, partition: PartitionKeys, limit: int) -> Flow[Backlog]:
 
 def bury(state: State, keys: SessionKeys, element: bytes) -> Flow[bool]:
     """Move what is no op from a pending log to the dead letters; whether it was there."""
-    five = (keys.pending, keys.dirty, keys.dead, keys.meta, keys.history)
-    return bool((yield from evaluate(state, scripts.BURY, five, keys.session_key, element)))
+    seven = (keys.pending, keys.dirty, keys.dead, keys.meta, keys.history, keys.backlog, keys.oldest)
+    return bool((yield from evaluate(state, scripts.BURY, seven, keys.session_key, element)))
 
 
 def requeue(state: State, keys: SessionKeys, kind: str, elements: Sequence[bytes]) -> Flow[bool | None]:
     """Put a group of ops at the end of a pending log, with new versions; False for a start where there is a session.
 
     Raises:
-        Backpressure: the pending log is full.
+        Backpressure: too much waits for the store.
     """
-    five = (keys.meta, keys.history, keys.pending, keys.dirty, keys.wake)
     settings = state.settings
     reply = yield from evaluate(
-        state, scripts.REQUEUE, five, ms(settings.wake), settings.max_pending, keys.session_key, kind, *elements
+        state, scripts.REQUEUE, log_keys(keys), ms(settings.wake), state.bounds, keys.session_key, kind, *elements
     )
     match reply[0]:
         case b"miss":
             return None
         case b"full":
-            raise full(keys, reply[1])
+            raise full(settings, keys, reply)
         case b"ok":
             yield from ring(state, keys, reply[1])
     return bool(reply[0] == b"ok")

@@ -8,7 +8,7 @@ from typing import Any
 
 from sessioncache import scripts
 from sessioncache.flow import Flow
-from sessioncache.hot.change import all_keys, full, ring
+from sessioncache.hot.change import all_keys, full, log_keys, ring
 from sessioncache.hot.writing import Opened, info_of
 from sessioncache.info import Info
 from sessioncache.keys import SessionKeys
@@ -43,7 +43,7 @@ def open_session(
     """Open what is current, or begin a session, as ``verb`` says (see open.lua)."""
     settings = state.settings
     reply = yield from evaluate(
-        state, scripts.OPEN, all_keys(keys), state.ttl_ms(), ms(settings.wake), settings.max_pending, settings.keep_ops,
+        state, scripts.OPEN, all_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, begin.session_id, "", "", begin.op_id, ms(settings.hold), verb, ms(settings.touch), new_op_id(),
         owner, begin.payload, len(begin.fields), *(part for pair in begin.fields.items() for part in pair), *policies,
     )  # fmt: skip
@@ -55,7 +55,7 @@ def _opened(state: State, keys: SessionKeys, reply: list[Any]) -> Flow[Opened | 
         case b"miss":
             return None
         case b"full":
-            raise full(keys, reply[1])
+            raise full(state.settings, keys, reply)
         case b"ok":
             yield from ring(state, keys, reply[1])
             return Opened(reply[3].decode(), reply[2] == b"1", info_of(keys, reply[4:]))
@@ -90,7 +90,7 @@ def tell(
     """Whether the policy is about to reset this session, and nobody was told; then somebody has been told."""
     settings = state.settings
     reply = yield from evaluate(
-        state, scripts.TELL, all_keys(keys), state.ttl_ms(), ms(settings.wake), settings.max_pending, settings.keep_ops,
+        state, scripts.TELL, all_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, session_id, "", "", op_id, ms(settings.hold), ahead_ms, *policies,
     )  # fmt: skip
     return (yield from _opened(state, keys, reply))
@@ -114,9 +114,8 @@ def read(state: State, keys: SessionKeys, want: int, have: Copy | None, op_id: s
     """Read the newest ``want`` messages (-1: all that are hot), or those that came after ``have``."""
     settings = state.settings
     known = (have.session_id, have.revision, have.version, have.total) if have else ("", "", "", "")
-    five = all_keys(keys)[:5]
     reply = yield from evaluate(
-        state, scripts.READ, five, state.ttl_ms(), ms(settings.wake), settings.max_pending, ms(settings.touch),
+        state, scripts.READ, log_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, ms(settings.touch),
         op_id, keys.session_key, want, *known,
     )  # fmt: skip
     if reply[0] == b"miss":

@@ -19,13 +19,17 @@ MAX_FIELDS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What an append was answered: seq and milliseconds of each message, in order, and where the session stands now."""
+    """What an append was answered: seq and milliseconds of each message, in order, and where the session stands now.
+
+    ``waited``: what Redis said to ``terms.wait``.
+    """
 
     before: int
     version: int
     revision: str
     total: int
     stamps: list[tuple[int, int]]
+    waited: object = None
 
 
 def append(
@@ -41,8 +45,9 @@ def append(
         return reply
     _, before, version, revision, total, nobody, *stamps = reply
     yield from ring(state, keys, nobody)
+    waited = stamps.pop() if terms.wait else None
     pairs = [(int(stamps[at]), int(stamps[at + 1])) for at in range(0, len(stamps), 2)]
-    return Appended(int(before), int(version), revision.decode(), int(total), pairs)
+    return Appended(int(before), int(version), revision.decode(), int(total), pairs, waited)
 
 
 def replace(

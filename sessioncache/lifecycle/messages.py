@@ -1,4 +1,4 @@
-"""Messages: append, read, page, and change those that stand."""
+"""Messages: read, page, and change those that stand."""
 
 from __future__ import annotations
 
@@ -11,99 +11,20 @@ from sessioncache.arguments import number, whole
 from sessioncache.conversation import window
 from sessioncache.conversation.source import text_of
 from sessioncache.conversation.tokens import Count
-from sessioncache.errors import HookFailed, InvalidInput, InvalidKey, InvalidMessage
+from sessioncache.errors import HookFailed, InvalidInput
 from sessioncache.flow import Flow
 from sessioncache.hot import writing
 from sessioncache.hot.change import Moved
-from sessioncache.hot.writing import Appended, Below, Edited
+from sessioncache.hot.writing import Below, Edited
 from sessioncache.keys import check_name
 from sessioncache.lifecycle import stale
+from sessioncache.lifecycle.appending import as_list, encoded, with_names
 from sessioncache.lifecycle.handle import Handle, changed, not_current, standing
 from sessioncache.lifecycle.stale import unless_away
 from sessioncache.message import Messages, Record, StaleHistory, element, encode, record
-from sessioncache.op import APPEND, CLEAR, EDIT, EVENT, REMOVE, TRUNCATE, message_ids, new_op_id, op_id_of, replacing_ids
+from sessioncache.op import CLEAR, EDIT, REMOVE, TRUNCATE, replacing_ids
 from sessioncache.read_through import Page, View
 from sessioncache.state import State
-
-# Each is remembered beside the hot copy, which is rewritten with every write.
-MAX_IDS = 1000
-
-
-def append(
-    state: State,
-    handle: Handle,
-    messages: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-    ids: str | Sequence[str] | None,
-    expected_version: int | None,
-    *,
-    activity: bool,
-) -> Flow[list[Record]]:
-    """Append one message or several, all or none of them; their records, in order.
-
-    Raises:
-        InvalidMessage, InvalidKey: a message or an id is refused; nothing was written.
-        SessionMoved, SessionDeleted: the handle's session is not current any more.
-        VersionConflict, TurnLost: the terms do not hold.
-        Backpressure: the pending log is full.
-    """
-    packed = _encoded(state, _as_list(messages))
-    names, op_ids = _names(handle.session_id, ids, len(packed))
-    terms = handle.change(expected_version)
-    if not packed:
-        return []
-    items = [(op_id, item) for op_id, item in zip(op_ids, _named(names, packed), strict=True)]
-    attempt = partial(writing.append, state, handle.keys, terms, APPEND if activity else EVENT, items)
-    reply = yield from changed(state, handle, attempt)
-    stamped = zip(reply.stamps, names, packed, strict=True)
-    elements = [element(seq, at_ms, name, one) for (seq, at_ms), name, one in stamped]
-    state.counters.add("appends")
-    state.counters.add("messages_appended", len(elements))
-    _extend_near(state, handle, reply, elements)
-    return [record(one) for one in elements]
-
-
-def _encoded(state: State, messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    settings = state.settings
-    packed = [encode(one, settings.max_message_bytes) for one in messages]
-    if sum(map(len, packed)) > max(settings.batch_bytes, settings.max_message_bytes):
-        raise InvalidMessage(f"One call takes at most batch_bytes ({settings.batch_bytes}); append in pieces.")
-    return packed
-
-
-def _named(names: Sequence[str], packed: Sequence[bytes]) -> list[bytes]:
-    return [name.encode() + b"\n" + one for name, one in zip(names, packed, strict=True)]
-
-
-def _as_list(messages: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    if isinstance(messages, dict):
-        return [messages]
-    if isinstance(messages, list | tuple):
-        return messages
-    raise InvalidMessage(f"It takes a message or a list of messages, not {type(messages).__name__}.")
-
-
-def _names(session_id: str, ids: str | Sequence[str] | None, count: int) -> tuple[list[str], list[str]]:
-    """Message ids and op ids; messages without ids of their own share one op id."""
-    if ids is None:
-        op_id = new_op_id()
-        return message_ids(op_id, count), [op_id] * count
-    if not isinstance(ids, str | list | tuple):
-        raise InvalidKey(f"id takes a message id or a list of them, not {type(ids).__name__}.")
-    if count > MAX_IDS:
-        raise InvalidMessage(f"One append takes at most {MAX_IDS} messages with ids of their own; append in pieces.")
-    names = [check_name(one, "message id") for one in ([ids] if isinstance(ids, str) else ids)]
-    if len(names) != count or len(set(names)) != count:
-        raise InvalidKey(f"{count} messages need {count} different ids, not {len(set(names))}.")
-    return names, [op_id_of(session_id, name) for name in names]
-
-
-def _extend_near(state: State, handle: Handle, reply: Appended, elements: list[bytes]) -> None:
-    """Extend the near copy by one's own append, if nothing came between."""
-    near = state.near.get(handle.keys.session_key)
-    if near is None or (near.session_id, near.revision) != (handle.session_id, reply.revision):
-        return
-    if near.version == reply.before and reply.version == reply.before + len(elements):
-        state.near.put(handle.keys.session_key, state.near.extend(near, reply.version, elements))
 
 
 def messages(state: State, handle: Handle, limit: int | None, before: int | None) -> Flow[Messages]:
@@ -249,9 +170,9 @@ def replace(
         InvalidMessage: a message is refused; nothing was written.
         SessionMoved, SessionDeleted, VersionConflict, TurnLost, Backpressure: as for `append`.
     """
-    packed, terms = _encoded(state, _as_list(messages)), handle.change(expected_version)
+    packed, terms = encoded(state, as_list(messages)), handle.change(expected_version)
     names = replacing_ids(terms.op_id, len(packed))
-    attempt = partial(writing.replace, state, handle.keys, terms, _named(names, packed))
+    attempt = partial(writing.replace, state, handle.keys, terms, with_names(names, packed))
     version, at_ms = yield from changed(state, handle, attempt)
     pairs = enumerate(zip(names, packed, strict=True), version + 1)
     return [record(element(seq, at_ms, name, one)) for seq, (name, one) in pairs]

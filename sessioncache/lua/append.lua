@@ -2,7 +2,7 @@
 -- KEYS  as every change
 -- ARGV  as every change (op_id is not used), then kind ('append', or 'event': no activity) window window_bytes
 --       then, for each message: op_id and '<message id>\n<msgpack>'. Messages without ids of their own share an op id.
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'ok', version before, version, revision, total, ring, seq, milliseconds, seq, milliseconds, …}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
@@ -59,7 +59,7 @@ if #fresh > 0 then
     bytes = bytes + #elements[n]
     if n == 1 or ARGV[fresh[n - 1]] ~= ARGV[i] then added[#added + 1] = ARGV[i] .. ':' .. integer(seq) end
   end
-  ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
+  ring = announce(ARGV[5], at_ms, ARGV[2], log)
   push(KEYS[2], elements)
   push(KEYS[3], log)
   local count

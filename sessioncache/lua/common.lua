@@ -116,37 +116,127 @@ local function header(version, op_id, left, at_ms, kind, session_id)
   return table.concat({integer(version), op_id, left, integer(at_ms), kind, session_id}, ' ') .. '\n'
 end
 
--- Marks the key dirty and rings the doorbell. 1: nobody was about, the caller sends a nudge.
-local function announce(dirty, wake, session_key, at_ms, wake_ms)
-  redis.call('ZADD', dirty, 'NX', integer(at_ms), session_key)
-  return redis.call('SET', wake, '1', 'NX', 'PX', wake_ms) and 1 or 0
+-- What waits for the store in a partition is counted, so that writes can be refused in time. The hash `backlog` holds
+-- '<ops> <bytes>' for each session key, under '=<session key>', and their sum, under 'total'; the zset `oldest` has the keys
+-- by when the first op of their log was accepted. Whatever script writes a log writes both. What they lack (a log of a version
+-- without them) is not counted; what they have too much goes when the key's log is empty, or no key is dirty any more.
+local TOTAL_WAITS = 'total'
+
+local function ops_and_bytes(text)
+  local ops, bytes = string.match(text or '', '^(%d+) (%d+)$')
+  return tonumber(ops or 0), tonumber(bytes or 0)
+end
+
+-- Ops and bytes that wait in the partition, then those of the session key; and the field of the latter.
+local function counted(backlog, session_key)
+  local own = '=' .. session_key
+  local found = redis.call('HMGET', backlog, TOTAL_WAITS, own)
+  local all_ops, all_bytes = ops_and_bytes(found[1])
+  local own_ops, own_bytes = ops_and_bytes(found[2])
+  return all_ops, all_bytes, own_ops, own_bytes, own
+end
+
+local function sums(ops, bytes)
+  return integer(ops) .. ' ' .. integer(bytes)
+end
+
+-- What scripts that log something share is called with KEYS  meta history pending dirty wake backlog oldest
+
+local before  -- what was counted when `crowded` looked: nothing of it changes until `announce` counts on
+
+-- Marks the key dirty, rings the doorbell and counts the elements that are logged next. 1: nobody was about, the caller sends
+-- a nudge. The first write of whatever logs, because it needs memory, and a dirty index of a wrong type shows in it.
+local function announce(session_key, at_ms, wake_ms, elements)
+  local bytes = 0
+  for _, element in ipairs(elements) do bytes = bytes + #element end
+  local all_ops, all_bytes, own_ops, own_bytes, own = unpack(before or {counted(KEYS[6], session_key)})
+  redis.call('ZADD', KEYS[4], 'NX', integer(at_ms), session_key)
+  redis.call('HSET', KEYS[6], TOTAL_WAITS, sums(all_ops + #elements, all_bytes + bytes), own,
+    sums(own_ops + #elements, own_bytes + bytes))
+  if own_ops == 0 then redis.call('ZADD', KEYS[7], 'NX', integer(at_ms), session_key) end
+  return redis.call('SET', KEYS[5], '1', 'NX', 'PX', wake_ms) and 1 or 0
+end
+
+-- Nil where so many more ops may wait; else the reply that says which bound is met, and what waits already (a number of ops
+-- or bytes, or milliseconds). A bound of bytes or age is met when it is reached, so that one call may pass it by what it brings.
+-- `bounds` are numbers, parted by spaces: ops, bytes and milliseconds (0: any) of the session key, then of the partition.
+local function crowded(bounds, session_key, ops)
+  local key_ops, key_bytes, key_ms, most_ops, most_bytes, most_ms =
+    string.match(bounds, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  local pending = redis.call('LLEN', KEYS[3])
+  if pending + ops > tonumber(key_ops) then return {'full', 'max_pending', pending} end
+  before = {counted(KEYS[6], session_key)}
+  local all_ops, all_bytes, _, own_bytes = unpack(before)
+  if pending > 0 then
+    if own_bytes >= tonumber(key_bytes) then return {'full', 'max_pending_bytes', own_bytes} end
+    local since = key_ms ~= '0' and redis.call('ZSCORE', KEYS[7], session_key)
+    local age = since and now_ms() - tonumber(since)
+    if age and age >= tonumber(key_ms) then return {'full', 'max_pending_age', age} end
+  end
+  local bound, waits
+  if all_ops + ops > tonumber(most_ops) then
+    bound, waits = 'max_backlog', all_ops
+  elseif all_bytes >= tonumber(most_bytes) then
+    bound, waits = 'max_backlog_bytes', all_bytes
+  elseif most_ms ~= '0' then
+    local since = redis.call('ZRANGE', KEYS[7], 0, 0, 'WITHSCORES')[2]
+    local age = since and now_ms() - tonumber(since)
+    if age and age >= tonumber(most_ms) then bound, waits = 'max_backlog_age', age end
+  end
+  -- Without a dirty key nothing waits, whatever was counted.
+  if bound and (ops > tonumber(most_ops) or redis.call('EXISTS', KEYS[4]) == 1) then return {'full', bound, waits} end
+  return nil
+end
+
+-- Counts what was removed from a key's log. Neither sum falls below what is left of others.
+local function waits_no_more(backlog, oldest, pending, session_key, ops, bytes)
+  local all_ops, all_bytes, own_ops, own_bytes, own = counted(backlog, session_key)
+  local head = redis.call('LINDEX', pending, 0)
+  if not head then
+    ops, bytes = own_ops, own_bytes
+    redis.call('HDEL', backlog, own)
+    redis.call('ZREM', oldest, session_key)
+  elseif ops > 0 then
+    ops, bytes = math.min(ops, own_ops), math.min(bytes, own_bytes)
+    redis.call('HSET', backlog, own, sums(own_ops - ops, own_bytes - bytes))
+    local since = string.match(head, '^%d+ %S+ %d+ (%d+) ')
+    -- GT: a retried dead letter is older than the time that it waits.
+    if since then redis.call('ZADD', oldest, 'GT', since, session_key) end
+  end
+  if ops > 0 then
+    redis.call('HSET', backlog, TOTAL_WAITS, sums(math.max(0, all_ops - ops), math.max(0, all_bytes - bytes)))
+  end
+end
+
+local function nothing_waits(dirty, backlog, oldest)
+  if redis.call('EXISTS', dirty) == 0 then redis.call('DEL', backlog, oldest) end
 end
 
 -- A change of a session: what these scripts share is called with
--- KEYS  meta history pending dirty wake turn holds
--- ARGV  ttl_ms wake_ms max_pending keep_ops session_key session_id expected_version ('' for any) turn ('' for none) op_id
+-- KEYS  meta history pending dirty wake backlog oldest turn holds
+-- ARGV  ttl_ms wake_ms bounds keep_ops session_key session_id expected_version ('' for any) turn ('' for none) op_id
 --       hold_ms ('' unless the change may only happen while nothing is pending and nobody holds the key)
 local ANSWER = 'answer'  -- a field of meta: '<op id>\n<what that op was answered>', for a repeat
 
 -- Nil if the change may happen; else the reply that says why not. Where there is no session nothing changes, but for what
--- says that it may (`nobody`).
+-- says that it may (`nobody`). `ops`: how many it logs; nil for what is let through however much waits.
 local function barred(row, ops, nobody)
   if row[SESSION] ~= ARGV[6] or (row[SESSION] == '' and not nobody) then
     return {'moved', row[SESSION], redis.call('HGET', KEYS[1], 'deleted') or ''}
   end
   if ARGV[7] ~= '' and tonumber(ARGV[7]) ~= tonumber(row[VERSION]) then return {'conflict', row[VERSION]} end
-  if ARGV[8] ~= '' and value(KEYS[6]) ~= row[RUN] .. ':' .. ARGV[8] then return {'lost'} end
-  local pending = redis.call('LLEN', KEYS[3])
-  if ARGV[10] ~= '' and (pending > 0 or held(KEYS[7], ARGV[5], now_ms(), ARGV[10])) then return {'busy'} end
-  if pending + ops > tonumber(ARGV[3]) then return {'full', pending} end
-  return nil
+  if ARGV[8] ~= '' and value(KEYS[8]) ~= row[RUN] .. ':' .. ARGV[8] then return {'lost'} end
+  if ARGV[10] ~= '' and (redis.call('LLEN', KEYS[3]) > 0 or held(KEYS[9], ARGV[5], now_ms(), ARGV[10])) then return {'busy'} end
+  return ops and crowded(ARGV[3], ARGV[5], ops)
 end
 
 -- Logs one op for a session and announces it; its version, and 1 if the caller sends a nudge. The first write of a change,
 -- because it needs memory, and a dirty index of a wrong type shows in it: the change is refused whole.
 local function log_op(row, kind, session_id, payload, at_ms)
-  local version, ring = tonumber(row[VERSION]) + 1, announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
-  redis.call('RPUSH', KEYS[3], header(version, ARGV[9], 0, at_ms, kind, session_id) .. payload)
+  local version = tonumber(row[VERSION]) + 1
+  local element = header(version, ARGV[9], 0, at_ms, kind, session_id) .. payload
+  local ring = announce(ARGV[5], at_ms, ARGV[2], {element})
+  redis.call('RPUSH', KEYS[3], element)
   local ops = remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4]))
   redis.call('HSET', KEYS[1], 'version', integer(version), 'ops', ops)
   return version, ring
@@ -167,7 +257,7 @@ end
 -- What stays of a hot copy whose session is gone: that the key has none. Ends soon by itself.
 local function emptied(row, deleted, ttl_ms)
   local kept = redis.call('HMGET', KEYS[1], 'version', 'ops', ANSWER)
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[6])
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[8])
   redis.call('HSET', KEYS[1], 'run', row[RUN], 'count', 0, 'session_id', '', 'version', kept[1], 'revision', ARGV[9],
     'total', 0, 'bytes', 0, 'ops', kept[2], ANSWER, kept[3] or '', 'owner', '', 'touched_ms', 0, 'deleted', deleted)
   redis.call('PEXPIRE', KEYS[1], ttl_ms)

@@ -2,7 +2,7 @@
 -- KEYS  as every change
 -- ARGV  as every change, then kind ('edit' or 'remove'), message id, msgpack ('' for remove), and the revision under which the
 --       message was seen in the store, below the hot window ('' if it was not looked for)
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'none'} | {'below', revision}: look for it in the store | {'ok', ring, seq, milliseconds}; '' where only the store has it
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end

@@ -4,7 +4,7 @@
 --       where there is none, or where the policy ends the current one; 'ensure' heeds no policy; 'create' only begins
 --       touch_ms, touch op id, owner ('' for any), payload (opaque, for the store), number of fields,
 --       pairs: field of meta, value; then the policies, as policy.lua says
--- Reply {'miss'} | {'full', pending} | {'none'} | {'other'}: another owner's | {'there'}: create, but there is one
+-- Reply {'miss'} | {'full', bound, what waits} | {'none'} | {'other'}: another owner's | {'there'}: create, but there is one
 --       {'clock', milliseconds}: the policies were not computed for this time
 --       {'again'}: this began a session that is not current any more; it wants another id
 --       {'ok', ring, had activity, why: 'found', 'new' or the reason of a reset, field of meta, value, …}
@@ -27,7 +27,7 @@ if row[SESSION] ~= '' then
     if not tonumber(is[3]) then return broken() end
     local why = due(ARGV, policies, at_ms, is[1] or '', is[2] or '', tonumber(is[3]), is[4] == '1')
     if why == 'clock' then return {'clock', integer(at_ms)} end
-    if why and (why == 'suspended' or not held(KEYS[7], ARGV[5], at_ms, ARGV[10])) then reason = why end
+    if why and (why == 'suspended' or not held(KEYS[9], ARGV[5], at_ms, ARGV[10])) then reason = why end
   end
 elseif verb == 'get' then
   return {'none'}
@@ -36,7 +36,7 @@ if reason == 'found' then
   local ring = touch(row, at_ms, ARGV[12], ARGV[13], ARGV[1], ARGV[2], ARGV[3], ARGV[5])
   return shown({'ok', ring, '0', reason})
 end
-local pending = redis.call('LLEN', KEYS[3])
-if pending >= tonumber(ARGV[3]) then return {'full', pending} end
+local refusal = crowded(ARGV[3], ARGV[5], 1)
+if refusal then return refusal end
 local ring, had = begin(row, ARGV[6], ARGV[15], fields, policies - 1, at_ms, reason)
 return shown({'ok', ring, had, reason})

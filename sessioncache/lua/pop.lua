@@ -1,7 +1,7 @@
 -- pop: removes the newest message of the current session.
 -- KEYS  as every change
 -- ARGV  as every change
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'forgotten'}: a repeat, and what it removed is not known any more | {'ok', ring} where there is no message
 --       {'ok', ring, element}
 local row = hot(KEYS[1], KEYS[2])

@@ -1,7 +1,7 @@
 -- read: the current session of a key, and its messages or what is newer than the caller has. Slides the TTL.
 -- Begins with PEXPIRE, so that it runs when Redis is full.
--- KEYS  meta history pending dirty wake
--- ARGV  ttl_ms wake_ms max_pending touch_ms touch op id, session_key want (messages; -1 for all)
+-- KEYS  meta history pending dirty wake backlog oldest
+-- ARGV  ttl_ms wake_ms bounds touch_ms touch op id, session_key want (messages; -1 for all)
 --       session_id revision version total: what the caller has, all '' if nothing
 -- Reply {'miss'} | {'full' or 'delta', session id, version, revision, total, owner, consolidated seq, ring, element, …}
 local row = hot(KEYS[1], KEYS[2])

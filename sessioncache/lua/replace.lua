@@ -1,7 +1,7 @@
 -- replace: the whole history of the current session by other messages, all at once.
 -- KEYS  as every change
 -- ARGV  as every change, then window window_bytes, then '<message id>\n<msgpack>' for each message
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'ok', version of the replace (the messages have the next ones), ring, milliseconds}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
@@ -24,7 +24,7 @@ for n = 1, added do
   log[n + 1] = header(version + n, ARGV[9], added - n, at_ms, 'append', ARGV[6]) .. message
   bytes = bytes + #elements[n]
 end
-local ring = announce(KEYS[4], KEYS[5], ARGV[5], at_ms, ARGV[2])
+local ring = announce(ARGV[5], at_ms, ARGV[2], log)
 push(KEYS[3], log)
 redis.call('DEL', KEYS[2])
 push(KEYS[2], elements)

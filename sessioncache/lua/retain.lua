@@ -2,7 +2,7 @@
 -- KEYS  as every change
 -- ARGV  as every change, then the revision and the consolidated seq that were seen; the seq of the first message that stays,
 --       of the last one, and of the last one seen; how many of those seen go; payload (opaque, for the store)
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'changed'}: another revision, or less is consolidated | {'ok', ring, messages left}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end

@@ -28,7 +28,7 @@ local function begin(row, session_id, payload, first, last, at_ms, reason)
   local kept = row[SESSION] ~= '' and redis.call('HMGET', KEYS[1], unpack(KEPT)) or {}
   local version, ring = log_op(row, 'start', session_id, (row[SESSION] ~= '' and '1' or '0') .. payload, at_ms)
   local ops, deleted = redis.call('HGET', KEYS[1], 'ops'), redis.call('HGET', KEYS[1], 'deleted')
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[6])
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[8])
   if deleted then redis.call('HSET', KEYS[1], 'deleted', deleted) end
   redis.call('HSET', KEYS[1], 'run', row[RUN], 'session_id', session_id, 'version', integer(version), 'revision', ARGV[9],
     'count', 0, 'total', 0, 'bytes', 0, 'ops', ops, 'owner', '', 'created_ms', integer(at_ms), 'updated_ms', integer(at_ms),
@@ -55,13 +55,14 @@ end
 
 -- An opening or a read is an access. It writes no op, but for one `touch` now and then, so that SQL learns of it; whether
 -- the caller sends a nudge. Begins with PEXPIRE, so that it runs when Redis is full.
-local function touch(row, at_ms, touch_ms, op_id, ttl_ms, wake_ms, max_pending, session_key)
+local function touch(row, at_ms, touch_ms, op_id, ttl_ms, wake_ms, bounds, session_key)
   slide(KEYS[1], KEYS[2], ttl_ms)
   redis.call('HSET', KEYS[1], 'accessed_ms', integer(at_ms))
-  if at_ms - tonumber(row[TOUCHED]) < tonumber(touch_ms) or redis.call('LLEN', KEYS[3]) >= tonumber(max_pending) then return 0 end
-  local ring = announce(KEYS[4], KEYS[5], session_key, at_ms, wake_ms)
+  if at_ms - tonumber(row[TOUCHED]) < tonumber(touch_ms) or crowded(bounds, session_key, 1) then return 0 end
   row[VERSION] = integer(tonumber(row[VERSION]) + 1)
-  redis.call('RPUSH', KEYS[3], header(row[VERSION], op_id, 0, at_ms, 'touch', row[SESSION]))
+  local element = header(row[VERSION], op_id, 0, at_ms, 'touch', row[SESSION])
+  local ring = announce(session_key, at_ms, wake_ms, {element})
+  redis.call('RPUSH', KEYS[3], element)
   redis.call('HSET', KEYS[1], 'version', row[VERSION], 'touched_ms', integer(at_ms))
   return ring
 end

@@ -1,7 +1,7 @@
 -- start: the current session of a key ends, and a new one begins.
 -- KEYS  as every change
 -- ARGV  as every change, then the new session id, payload (opaque, for the store), and pairs: field of meta, value
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'ok', ring, had activity, field of meta, value, …}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end

@@ -1,7 +1,7 @@
 -- truncate: keeps the first messages of the current session; or clears it, which also drops its summary.
 -- KEYS  as every change
 -- ARGV  as every change, then kind ('truncate' or 'clear') and how many messages stay
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'ok', ring, messages left}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end

@@ -2,7 +2,7 @@
 -- KEYS  as every change
 -- ARGV  as every change, then payload (opaque, for the store), activity ('1': it is activity), the largest number of fields
 --       then triples: verb ('set', 'remove', 'add', or 'reach': set to a seq), field of meta, value
--- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', pending}
+-- Reply {'miss'} | {'moved', current session id, last deleted session id} | {'conflict', version} | {'lost'} | {'full', bound, what waits}
 --       {'busy'} | {'large'}: too many fields, or too much in a counter | {'beyond', version}: no seq yet | {'ok', ring, version}
 local LARGEST = 2 ^ 52  -- sums stay exact in doubles
 local row = hot(KEYS[1], KEYS[2])

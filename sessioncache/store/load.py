@@ -24,7 +24,7 @@ from sessioncache.snapshot import Snapshot
 from sessioncache.store.details import readable_object
 from sessioncache.store.routes import checked_version
 from sessioncache.store.rows import number_of, text_of
-from sessioncache.store.statements import chunks
+from sessioncache.store.statements import chunks, matching
 
 log = logging.getLogger("sessioncache.store")
 
@@ -222,6 +222,16 @@ def current(connection: Connection, session_key: str) -> str | None:
     """The id of the session that is current under a key, if there is one."""
     found: str | None = connection.scalar(select(routes.c.session_id).where(routes.c.session_key == session_key))
     return found
+
+
+def missing(connection: Connection, session_id: str, message_ids: Sequence[str]) -> int:
+    """How many of these messages the session neither has nor had, as far as that is remembered."""
+    known: set[str] = set()
+    for some in chunks([(session_id, one) for one in message_ids]):
+        known.update(row[1] for row in connection.execute(matching(messages.c.message_id, some, messages.c.seq)))
+        applied = connection.execute(matching(applied_ops.c.op_id, some, applied_ops.c.refused))
+        known.update(row[1] for row in applied if not row[2])
+    return len(message_ids) - len(known)
 
 
 def is_deleted(connection: Connection, session_id: str) -> bool:
