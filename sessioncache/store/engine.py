@@ -12,6 +12,7 @@ never shown in errors.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sqlite3
@@ -19,6 +20,7 @@ import time
 import weakref
 from collections.abc import Generator
 from functools import partial
+from selectors import PollSelector
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -121,7 +123,7 @@ def _impatient(engine: Engine, settings: Settings) -> Engine:
     """The engine; its connections to PostgreSQL wait for no answer that is not coming."""
     if engine.dialect.name == "postgresql":
         limit = settings.database_timeout
-        event.listen(engine, "connect", partial(_bound_waits, limit=limit), insert=True)
+        event.listen(engine, "connect", partial(_bound_waits, limit=limit, awaits=engine.dialect.is_async), insert=True)
         event.listen(engine, "checkout", lambda _connection, record, _fairy: _be_patient(record, limit + ANSWER_ON_ITS_WAY))
         event.listen(engine, "checkin", lambda _connection, record: _be_patient(record, limit / 2))
         event.listen(engine, "handle_error", _leave_if_read_only)
@@ -137,24 +139,39 @@ def _be_patient(record: Any, seconds: float) -> None:
     record.info[PATIENCE] = seconds
 
 
-def _bound_waits(_connection: object, record: Any, limit: float) -> None:
+def _bound_waits(_connection: object, record: Any, limit: float, *, awaits: bool) -> None:
     _be_patient(record, limit)
-    driver, info = record.driver_connection, record.info
-    waits, driver_ = weakref.WeakMethod(driver.wait), weakref.ref(driver)
-    driver.wait = lambda work, *given, **named: waits()(  # type: ignore[misc]  # who calls it holds the connection
-        _waiting(work, driver_(), time.monotonic() + info[PATIENCE]), *given, **named
-    )
+    info, connection = record.info, record.driver_connection
+    driver, waits = weakref.ref(connection), weakref.WeakMethod(connection.wait)
+    if awaits:
+        connection.wait = lambda work, **_: _awaited(waits()(work), driver(), info[PATIENCE])  # type: ignore[misc]  # it lives
+    else:
+        connection.wait = lambda work, **_: _waited(work, driver(), info[PATIENCE])
 
 
-def _waiting(work: Generator[Any, Any, Any], driver: Any, deadline: float) -> Generator[Any, Any, Any]:
-    """What psycopg waits for, which sends nothing now and then; from the deadline on that ends the connection."""
+async def _awaited(waiting: Any, driver: Any, seconds: float) -> Any:
+    """What psycopg waits for; when time is up the connection ends."""
+    timer = asyncio.get_running_loop().call_later(seconds, _cut, driver)
+    try:
+        return await waiting
+    finally:
+        timer.cancel()
+
+
+def _waited(work: Generator[Any, Any, Any], driver: Any, seconds: float) -> Any:
+    """The same by blocking; psycopg's own wait has no end in all of its releases."""
+    deadline = time.monotonic() + seconds
     try:
         wanted = next(work)
-        while True:
-            ready = yield wanted
-            if not ready and time.monotonic() > deadline:
-                _cut(driver)
-            wanted = work.send(ready)
+        with PollSelector() as selector:
+            while True:
+                selector.register(driver.fileno(), wanted)
+                ready = selector.select(deadline - time.monotonic())
+                if not ready:
+                    _cut(driver)
+                    ready = selector.select()
+                selector.unregister(driver.fileno())
+                wanted = work.send(ready[0][1])
     except StopIteration as done:
         return done.value
 
