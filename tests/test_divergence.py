@@ -26,6 +26,7 @@ from test_workers import until
 from sessioncache import Session, SessionCache, SessionDeleted, SessionMoved, SessionNotFound, read_through
 from sessioncache.hot import writing
 from sessioncache.hot.change import Change
+from sessioncache.hot.writing import Stretch
 from sessioncache.op import new_op_id
 
 FEW = {"partitions": 2, "lanes": 1}
@@ -142,6 +143,16 @@ def leave(at: Scene) -> None:
     alone(at, writing.leave, terms=Change(at.session.session_id, new_op_id()), reason="session_switch")
 
 
+def retain(at: Scene) -> None:
+    """Of what is there and two more, the fifth and the first that was added stay."""
+    at.session.append(said("n"))
+    at.session.append(said("o"))
+    view = at.cache._run(read_through.read(at.cache._state, at.cache._state.keyspace.of(at.key)))
+    first, last, latest = ((view.messages[place].seq, view.messages[place].id) for place in (4, 5, 6))
+    kept = Stretch(view.revision, view.consolidated_seq, first, last, latest, gone=5)
+    alone(at, writing.retain, terms=Change(at.session.session_id, new_op_id()), kept=kept)
+
+
 def switch(at: Scene) -> None:
     now = at.cache._run(read_through.standing(at.cache._state, at.cache._state.keyspace.of(at.key)))
     to = {"session_id": at.ended.session_id, "revision": now.revision, "last_seq": 1}
@@ -172,6 +183,7 @@ KINDS = {
         ["3", "4", "x", "y", "n"],
     ),
     "retain in the middle": Kind(lambda at: at.session.cap(3), BEGUN[2:], [*BEGUN[2:], "x", "y"]),
+    "retain of what came": Kind(retain, ["4", "n"], ["4", "x", "y", "n"]),
     "consolidate": Kind(
         lambda at: at.session.consolidate(at.seqs[2], summary="in short"), BEGUN, XY, {"metadata": {"summary": "in short"}}
     ),

@@ -144,16 +144,16 @@ def _bound_waits(_connection: object, record: Any, limit: float, *, awaits: bool
     info, connection = record.info, record.driver_connection
     driver, waits = weakref.ref(connection), weakref.WeakMethod(connection.wait)
     if awaits:
-        connection.wait = lambda work, **_: _awaited(waits()(work), driver(), info[PATIENCE])  # type: ignore[misc]  # it lives
+        connection.wait = lambda work, **_: waits()(_timed(work, driver(), info[PATIENCE]))  # type: ignore[misc]  # it lives
     else:
         connection.wait = lambda work, **_: _waited(work, driver(), info[PATIENCE])
 
 
-async def _awaited(waiting: Any, driver: Any, seconds: float) -> Any:
-    """What psycopg waits for; when time is up the connection ends."""
+def _timed(work: Generator[Any, Any, Any], driver: Any, seconds: float) -> Generator[Any, Any, Any]:
+    """What psycopg waits for, on an event loop; when time is up the connection ends."""
     timer = asyncio.get_running_loop().call_later(seconds, _cut, driver)
     try:
-        return await waiting
+        return (yield from work)
     finally:
         timer.cancel()
 
