@@ -235,10 +235,10 @@ def test_each_sqlstate(database, caplog):
         told: dict[str, str] = {}
         for state in REFUSED:
             database.ask(f"UPDATE trouble SET state = '{state}'")
-            for word in (f"{state} a", f"marked {state}", f"{state} b"):
+            for word in (f"marked {state}", f"{state}"):
                 session.append(said(word))
             cache.flush()
-            kept += [f"{state} a", f"{state} b"]
+            kept.append(state)
             letters = cache.dead_letters()
             told[state] = [(one.reason, one.message["content"]) for one in letters]
             cache.drop_dead(letters)
@@ -250,7 +250,8 @@ def test_each_sqlstate(database, caplog):
             database.ask(f"UPDATE trouble SET state = '{state}'")
             with unavailable() as refused:
                 cache.flush()
-            told[state] = (f"({state})" in str(refused.value), cache.stats().pending, cache.stats().dead)
+            stats = cache.stats()
+            told[state] = (f"({state})" in str(refused.value), stats.pending, stats.dead)
         assert {state: told[state] for state in PASSING} == dict.fromkeys(PASSING, (True, 3, 0))
         assert "marked" not in caplog.text
         database.mend()
