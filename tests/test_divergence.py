@@ -336,11 +336,14 @@ def test_versions_are_given_out_again(snapshots, caplog):
         assert contents(two.read(made["start"].session.session_id)) == XY
 
 
-def test_what_nobody_summarised_is_not_taken_for_it(snapshots):
-    """A consolidated pointer given out with versions that were taken never covers what came in their place."""
+@pytest.mark.parametrize("batch", [1, 1000])
+def test_what_nobody_summarised_is_not_taken_for_it(snapshots, batch):
+    """A consolidated pointer whose seq was given out again covers nothing that came in its place, however it is drained."""
     stack = snapshots.stack
-    with stack.cache(**FEW) as one, stack.cache(**FEW) as two:
+    with stack.cache(**FEW, batch=batch) as one, stack.cache(**FEW, batch=batch) as two:
         (scene,) = scenes((one, two), ["k"]).values()
+        scene.session.consolidate(scene.seqs[1], summary="up to 1")
+        one.flush()
         snapshots.keep("early")
         (record,) = scene.session.append(said("n"))
         scene.session.consolidate(record.seq, summary="up to n")
@@ -354,7 +357,7 @@ def test_what_nobody_summarised_is_not_taken_for_it(snapshots):
             session = cache.get("k")
             records, pointer = session.messages(), session.info.consolidated_seq
             assert contents(records) == [*XY, "n"]
-            assert contents([one for one in records if one.seq > pointer]) == ["x", "y", "n"]
+            assert contents([one for one in records if one.seq > pointer]) == ["2", "3", "4", "x", "y", "n"]
             assert session.info.metadata["summary"] == "up to n"
             cache.evict("k")
 
@@ -481,8 +484,8 @@ def free_port() -> int:
 def test_a_replica_that_lagged_is_promoted(some_stack, proxy):
     """The primary dies after SQL had what the replica never got; servers reach the replica under the same address."""
     port, binary = str(free_port()), binary_of(some_stack.name.partition("-")[0])
-    primary = RedisServer(binary, port=port, bind="127.0.0.1").start()
-    replica = RedisServer(binary, **{"repl-diskless-sync-delay": "0"}).start()
+    primary = RedisServer(binary, port=port, bind="127.0.0.1", **{"repl-diskless-sync-delay": "0"}).start()
+    replica = RedisServer(binary).start()
     between = proxy(primary.socket)
     stack = replace(some_stack, redis_url=between.url)
     try:

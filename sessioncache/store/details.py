@@ -93,18 +93,15 @@ def change(connection: Connection, updates: Iterable[Op | Kept | Diverged]) -> N
             op = one.op if isinstance(one, Diverged) else one
             payload = EFFECTS.get(op.kind) or unpacked_object(op.payload[1:])
             if isinstance(one, Diverged):
-                payload = _kept_below(payload, one.since)
+                payload = _without_seqs(payload)
             changes.setdefault(op.session_id, Changed()).add(payload)
     for session_id, changed in changes.items():
         _change(connection, session_id, changed)
 
 
-def _kept_below(payload: Mapping[str, Any], since: int) -> dict[str, Any]:
-    """An update whose consolidated pointer stays below a seq."""
-    columns = dict(payload.get("set", {}))
-    if "consolidated_seq" in columns:
-        columns["consolidated_seq"] = min(columns["consolidated_seq"], since - 1)
-    return {**payload, "set": columns}
+def _without_seqs(payload: Mapping[str, Any]) -> dict[str, Any]:
+    columns = payload.get("set", {})
+    return {**payload, "set": {name: columns[name] for name in columns if name != "consolidated_seq"}}
 
 
 def _change(connection: Connection, session_id: str, changed: Changed) -> None:

@@ -5,8 +5,8 @@ Rules (design section 5, *Draining*), tried in the protocol's model:
 - An op whose id is known is a repeat and skipped; every other op is new and takes effect. An append is known by its
   message, or by its message id among the applied ops, if the message was removed since (I3).
 - A new op at or below the key's version was given its version by a Redis that came back older: it gets a new version
-  after the key's, with all that follow, and the hot copy is dropped. A consolidated pointer that it moves stays below what
-  came there meanwhile, which nobody summarised.
+  after the key's, with all that follow, and the hot copy is dropped. It moves no
+  consolidated pointer: at the seq that it names another message may stand, and what came meanwhile nobody summarised.
 - An op for a deleted session becomes a dead letter (I6); one for a session that is no longer current is kept under the
   session it was written for. In both cases the hot copy is dropped.
 - An op for a session that the store does not have becomes a dead letter: so did its start.
@@ -51,7 +51,7 @@ class _KeyPlan:
         self.key, self.standing, self.made = session_key, standing, made
         self.current, self.version = route.session_id, route.version
         self.outcome, self.reason = Outcome(session_key, route.version), reason
-        self.step, self.since = 0, 0
+        self.step = 0
 
     def follow(self, log: Sequence[Op]) -> None:
         """Add to the plan what these ops do."""
@@ -97,7 +97,6 @@ class _KeyPlan:
     def _apply(self, op: Op) -> None:
         last_seq = self.standing.last_seqs.get(op.session_id, 0) if op.kind in ops.MESSAGE_KINDS else 0
         if op.version <= max(self.version, last_seq) or self.outcome.renumbered:
-            self.since = self.since or op.version
             self.outcome.renumbered += 1
             self.outcome.drop = True
         self.version = max(self.version, last_seq) + 1 if self.outcome.renumbered else op.version
@@ -135,7 +134,7 @@ class _KeyPlan:
         self.outcome.drop |= op.session_id != self.current
 
     def _update(self, op: Op) -> None:
-        self.made.updates.append(Diverged(op, self.since) if self.outcome.renumbered else op)
+        self.made.updates.append(Diverged(op) if self.outcome.renumbered else op)
         self._seen(op)
         if op.payload.startswith(b"1"):
             self._active(op)

@@ -116,10 +116,9 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Diverged:
-    """An update that got a new version: whoever made it knew no message with a seq of ``since`` or above."""
+    """An update that got a new version: the seqs that it names may be those of other messages by now."""
 
     op: Op
-    since: int
 
 
 @dataclass(slots=True)
