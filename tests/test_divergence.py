@@ -9,7 +9,6 @@ handles and near copies look on. `test_rollback` has the plain cases.
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from conftest import Stack, binary_of
 from contract import contents, said
 from servers import RedisServer
 from sqlalchemy import create_engine, text
+from test_refusals import closed_port
 from test_workers import until
 
 from sessioncache import Session, SessionCache, SessionDeleted, SessionMoved, SessionNotFound, read_through
@@ -475,15 +475,9 @@ def test_an_older_append_only_file(append_only):
         assert counted((one, two), "renumbered") == 1
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def test_a_replica_that_lagged_is_promoted(some_stack, proxy):
     """The primary dies after SQL had what the replica never got; servers reach the replica under the same address."""
-    port, binary = str(free_port()), binary_of(some_stack.name.partition("-")[0])
+    port, binary = str(closed_port()), binary_of(some_stack.name.partition("-")[0])
     primary = RedisServer(binary, port=port, bind="127.0.0.1", **{"repl-diskless-sync-delay": "0"}).start()
     replica = RedisServer(binary).start()
     between = proxy(primary.socket)

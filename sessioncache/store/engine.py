@@ -159,7 +159,10 @@ def _timed(work: Generator[Any, Any, Any], driver: Any, seconds: float) -> Gener
 
 
 def _waited(work: Generator[Any, Any, Any], driver: Any, seconds: float) -> Any:
-    """The same by blocking; psycopg's own wait has no end in all of its releases."""
+    """The same by blocking, as psycopg's own wait has no end in some of its releases.
+
+    Interrupted, it leaves the statement to the server's own limit, and the connection to SQLAlchemy, which closes it.
+    """
     deadline = time.monotonic() + seconds
     try:
         wanted = next(work)
