@@ -172,7 +172,6 @@ def test_postgresql_is_in_trouble(database, trouble):
             session.append(said("c", "d"))
             other.append(said("y"))
             assert contents(session.history()) == ["a", "b", "c", "d"]
-            assert cache.flush(timeout=0.01).left == 4
             assert (cache.stats().pending, cache.stats().dead) == (4, 0)
         assert cache.flush(timeout=SLACK).left == 0  # a connection may be left that only reads, which is found when writing
         balanced(cache, {KEY: ["a", "b", "c", "d"], OTHER: ["x", "y"]})
@@ -371,14 +370,14 @@ def test_idle_connections_are_dropped(database, kind):
     with opener(database.stack, kind, **FEW) as door:
         cache = door()
         session = cache.open(KEY)
-        for n in range(5):
+        for n in range(3):
             session.append(said(str(n)))
             database.drop_connections()
             assert cache.flush().ops == 1 + (n == 0)
             database.drop_connections()
             cache.evict(KEY)
             assert contents(session.history()) == [str(m) for m in range(n + 1)]
-        balanced(cache, {KEY: [str(n) for n in range(5)]})
+        balanced(cache, {KEY: [str(n) for n in range(3)]})
 
 
 @pytest.mark.parametrize("kind", DOORS)
