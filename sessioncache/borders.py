@@ -34,10 +34,15 @@ _NAMED = {
     hot.TryAgainError: "TRYAGAIN",
     hot.ClusterDownError: "CLUSTERDOWN",
 }
-# https://www.postgresql.org/docs/current/errcodes-appendix.html: data exception, integrity constraint violation.
-_REFUSED_CLASSES = ("22", "23")
+# https://www.postgresql.org/docs/current/errcodes-appendix.html. Refused for its content is what the same change would meet
+# again on a healthy server: data exception, integrity constraint violation, WITH CHECK OPTION violation, program limit
+# exceeded (a row or an index entry too large), and what a trigger raises of its own accord. Everything else passes, by
+# itself or once somebody mends the server (a right that was taken, a full disk, a function that is missing): it says
+# nothing of the change, and an op that waits is better than one set aside.
+_REFUSED_CLASSES = ("22", "23", "44", "54", "P0")
 _MISSING_STATES = frozenset({"42P01", "42703", "3F000"})
-_REFUSED_CODES = frozenset({"SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH"})
+# `DataError` without a code is a driver's: a value that cannot be sent at all.
+_REFUSED_CODES = ("SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH", "DataError")
 
 FOREIGN = (hot.RedisError, OSError, store.SQLAlchemyError)
 
@@ -82,7 +87,7 @@ def _from_store(error: store.SQLAlchemyError) -> SessionCacheError:
     reason = reason_of(error)
     if reason in _MISSING_STATES or "no such table" in str(error.orig) or "no such column" in str(error.orig):
         return SchemaMismatch("The database lacks a table or column; run `sessioncache db upgrade`.")
-    if reason[:2] in _REFUSED_CLASSES or any(reason.startswith(code) for code in _REFUSED_CODES):
+    if reason[:2] in _REFUSED_CLASSES or reason.startswith(_REFUSED_CODES):
         return StoreRefused(
             f"The database refused a change for its content ({reason}); look for a constraint or a trigger of your own.",
             reason=reason,

@@ -159,6 +159,23 @@ def one_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
 
 
 @pytest.fixture
+def postgres_stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """The stack that is on every machine, but for its store, which is PostgreSQL."""
+    yield from _stack(request, "valkey9-postgres18")
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the module's own, to be stopped and started."""
+    binaries = postgres_wheel()
+    if binaries is None:
+        missing("postgres18")
+    server = PostgresServer(binaries).start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
 def empty_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
     """A PostgreSQL database without our schema."""
     yield from _store_url(request, "postgres18", empty=True)

@@ -18,6 +18,7 @@ class Proxy:
         connections: how many were opened.
         lose: a word; the reply to the next request that holds it is swallowed and its connection cut.
         swallow: the same, but the connection is left open, silent.
+        refuse: a word; the next request that holds it is not forwarded, and its connection cut.
     """
 
     def __init__(self, target: Path) -> None:
@@ -25,6 +26,7 @@ class Proxy:
         self.trips = self.connections = 0
         self.lose: bytes | None = None
         self.swallow: bytes | None = None
+        self.refuse: bytes | None = None
         self.lost = threading.Event()
         self.directory = tempfile.TemporaryDirectory(prefix="sc-proxy-")
         self.url = f"unix://{self.directory.name}/proxy.sock"
@@ -65,6 +67,8 @@ class Proxy:
                             self.trips += 1
                             request = b""
                         request += data
+                        if self._refuses(request):
+                            return
                         server.sendall(data)
                     elif self._loses(request):
                         return
@@ -83,6 +87,13 @@ class Proxy:
         if self.swallow is None or self.swallow not in request:
             return False
         self.swallow = None
+        self.lost.set()
+        return True
+
+    def _refuses(self, request: bytes) -> bool:
+        if self.refuse is None or self.refuse not in request:
+            return False
+        self.refuse = None
         self.lost.set()
         return True
 

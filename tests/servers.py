@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -110,7 +111,7 @@ class RedisServer:
 
 
 class PostgresServer:
-    """A PostgreSQL server on a unix socket, with a database that has our schema to copy."""
+    """A PostgreSQL server on a unix socket, with a database that has our schema to copy; it can be stopped and started."""
 
     TEMPLATE = "sessioncache_template"
 
@@ -139,25 +140,51 @@ class PostgresServer:
         return self.directory / package.name / binaries.parent.name / "bin"
 
     def start(self) -> PostgresServer:
-        as_user = {"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.directory}
         setup = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale", "C", "-N"]
-        subprocess.run([self.binaries / "initdb", "-D", self.data, *setup], check=True, **as_user, **quiet)
-        options = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "", "max_connections": "300"}
-        flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
-        self.process = subprocess.Popen(
-            [self.binaries / "postgres", "-D", self.data, "-k", self.directory, *flags],
-            preexec_fn=partial(end_with_parent, os.getpid()),
-            **as_user,
-            **quiet,
-        )
-        self._wait()
+        subprocess.run([self.binaries / "initdb", "-D", self.data, *setup], check=True, **self._as_user(), **self._quiet())
+        self.serve()
         self._execute(f"CREATE DATABASE {self.TEMPLATE}")
         engine = create_engine(self.url(self.TEMPLATE))
         with engine.begin() as connection:
             upgrade(connection)
         engine.dispose()
         return self
+
+    def _as_user(self) -> dict:
+        return {"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}
+
+    def _quiet(self) -> dict:
+        return {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.directory}
+
+    def serve(self) -> None:
+        """Run, with what is there."""
+        options = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "", "max_connections": "300"}
+        flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
+        self.process = subprocess.Popen(
+            [self.binaries / "postgres", "-D", self.data, "-k", self.directory, *flags],
+            preexec_fn=partial(end_with_parent, os.getpid()),
+            **self._as_user(),
+            **self._quiet(),
+        )
+        self._wait()
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Shut down: fast (SIGINT), or at once, as if the power failed (SIGQUIT)."""
+        self.process.send_signal(number)
+        self.process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Every process of it stands still: connections are open, and nothing answers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        pids = [self.process.pid, *map(int, children)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(pids):
+                os.kill(pid, signal.SIGCONT)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -194,8 +221,7 @@ class PostgresServer:
 
     def close(self) -> None:
         if self.process is not None:
-            self.process.send_signal(2)  # fast shutdown
-            self.process.wait()
+            self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from doors import Awaited
+from doors import DOORS, opener
 from sqlalchemy import create_engine
 
 from sessioncache import (
-    AsyncSessionCache,
     Backpressure,
     InvalidInput,
     InvalidKey,
@@ -30,23 +28,11 @@ TALK = [
 ]
 
 
-@pytest.fixture(params=["blocking", "awaiting"])
+@pytest.fixture(params=DOORS)
 def open_door(request, stack):
     """Opens caches of one kind, as servers of their own, and closes them."""
-    opened = []
-    runner = asyncio.Runner()
-
-    def door(**changes):
-        settings = stack.settings(**changes)
-        blocking = request.param == "blocking"
-        cache = SessionCache(settings=settings) if blocking else Awaited(AsyncSessionCache(settings=settings), runner)
-        opened.append(cache)
-        return cache
-
-    yield door
-    for cache in opened:
-        cache.close()
-    runner.close()
+    with opener(stack, request.param) as door:
+        yield door
 
 
 @pytest.fixture(params=["hot", "evicted", "flushed", "flushed and evicted"])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text
 
 from sessioncache import (
     AsyncSessionCache,
@@ -28,6 +28,7 @@ from sessioncache.hot import reading, writing
 from sessioncache.hot.reading import Begin
 from sessioncache.lifecycle.opening import NO_POLICY, details
 from sessioncache.op import new_op_id
+from sessioncache.schema import sessions
 
 KEY = "telegram:dm:42"
 
@@ -351,3 +352,20 @@ def test_a_copy_without_messages_does_not_stay(some_stack):
         for server, pages in ((other, 1), (third, 0)):
             assert len(server.get(KEY).history()) == 50
             assert server.stats().counters["sql_pages"] == pages
+
+
+def test_what_a_tombstone_keeps(some_stack):
+    """Nothing that was said, or that says how: of all columns that may be empty, what refuses late writers."""
+    with some_stack.cache() as cache:
+        words = {"title": "Trip", "display_name": "Ann", "platform": "telegram", "chat_type": "dm"}
+        session = cache.open(KEY, owner="alice", origin={"a": 1}, metadata={"b": 2}, **words)
+        session.append([{"content": "secret"}])
+        used = {"model": "m", "provider": "p", "base_url": "https://x", "cost_source": "s", "cost_status": "estimated"}
+        session.record_usage(input_tokens=1, **used)
+        session.delete()
+    engine = create_engine(some_stack.database_url)
+    with engine.connect() as connection:
+        row = connection.execute(select(sessions)).mappings().one()
+        kept = {name for name, value in row.items() if value is not None and sessions.c[name].nullable}
+    engine.dispose()
+    assert kept == {"session_key", "owner", "last_message_at", "ended_at", "end_reason", "state"}

@@ -7,6 +7,8 @@ nothing else. Each works for a bounded slice of time.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 from sessioncache import housekeeping, nudge, write_behind
@@ -30,8 +32,9 @@ def connections() -> BlockingConnections:
     return BlockingConnections(settings_from({}))
 
 
-def _connections_of(prefix: str) -> BlockingConnections:
-    """Our connections, if they are those of this prefix.
+@contextmanager
+def _connections_of(prefix: str) -> Iterator[BlockingConnections]:
+    """Our connections, if they are those of this prefix; afterwards what nudges wait are sent.
 
     Raises:
         ConfigurationError: the job is for another prefix.
@@ -39,7 +42,10 @@ def _connections_of(prefix: str) -> BlockingConnections:
     ours = connections()
     if prefix != ours.settings.prefix:
         raise ConfigurationError(f"This worker drains prefix {ours.settings.prefix!r}; give it SESSIONCACHE_PREFIX.")
-    return ours
+    try:
+        yield ours
+    finally:
+        ours.settle()  # RQ ends the process that ran a job without waiting for threads
 
 
 def drain_lane(prefix: str, lane: int, lanes: int) -> int:
@@ -48,13 +54,14 @@ def drain_lane(prefix: str, lane: int, lanes: int) -> int:
     Raises:
         ConfigurationError: the job is for another prefix, or there is no such lane.
     """
-    ours = _connections_of(prefix)
-    if type(lane) is not int or type(lanes) is not int or not 0 <= lane < lanes <= ours.settings.partitions:
-        raise ConfigurationError("A drain job names a lane from 0 to below the number of lanes.")
-    try:
+    with _connections_of(prefix) as ours:
+        _check_lane(lane, lanes, ours.settings.partitions)
         return ours.run(write_behind.drain_lane(ours.state, lane, lanes, stopping.is_set)).ops
-    finally:
-        ours.settle()  # RQ ends the process that ran a job without waiting for threads
+
+
+def _check_lane(lane: int, lanes: int, partitions: int) -> None:
+    if type(lane) is not int or type(lanes) is not int or not 0 <= lane < lanes <= partitions:
+        raise ConfigurationError("A drain job names a lane from 0 to below the number of lanes.")
 
 
 def keep_house(prefix: str, place: list[str | int] | None = None) -> dict[str, int]:
@@ -63,14 +70,11 @@ def keep_house(prefix: str, place: list[str | int] | None = None) -> dict[str, i
     Raises:
         ConfigurationError: the job is for another prefix, or there is no such place.
     """
-    ours = _connections_of(prefix)
-    try:
+    with _connections_of(prefix) as ours:
         kept = ours.run(housekeeping.keep_house(ours.state, place=_place(place), seconds=ours.settings.slice))
         if kept.place:
             _go_on(ours.settings, kept.place)
         return {name: getattr(kept, name) for name in ("deleted", "archived", "pruned", "retired", "left")}
-    finally:
-        ours.settle()
 
 
 def _place(given: list[str | int] | None) -> housekeeping.Place | None:
@@ -96,8 +100,5 @@ def tell_expiring(prefix: str) -> int:
     Raises:
         ConfigurationError: the job is for another prefix, or the hook is none.
     """
-    ours = _connections_of(prefix)
-    try:
+    with _connections_of(prefix) as ours:
         return ours.run(housekeeping.tell_expiring(ours.state))
-    finally:
-        ours.settle()

@@ -19,7 +19,7 @@ from sessioncache.message import instant
 from sessioncache.op import CLEAR, SWITCH, Op
 from sessioncache.schema import sessions
 from sessioncache.store.payloads import changes_of, columns_of
-from sessioncache.store.planned import Kept
+from sessioncache.store.planned import Diverged, Kept
 from sessioncache.store.words import title_words
 
 log = logging.getLogger("sessioncache.store")
@@ -81,7 +81,7 @@ class Changed:
             self.counters[name] = self.counters.get(name, 0) + amount
 
 
-def change(connection: Connection, updates: Iterable[Op | Kept]) -> None:
+def change(connection: Connection, updates: Iterable[Op | Kept | Diverged]) -> None:
     """Do what updates, clearings and beginnings do to what is known of sessions, in their order."""
     changes: dict[str, Changed] = {}
     for one in updates:
@@ -90,10 +90,18 @@ def change(connection: Connection, updates: Iterable[Op | Kept]) -> None:
                 _change(connection, one.replaced, changes.pop(one.replaced))
             _keep_names(connection, one.session_id, one.replaced)
         else:
-            payload = EFFECTS.get(one.kind) or changes_of(one)
-            changes.setdefault(one.session_id, Changed()).add(payload)
+            op = one.op if isinstance(one, Diverged) else one
+            payload = EFFECTS.get(op.kind) or changes_of(op)
+            if isinstance(one, Diverged):
+                payload = _without_seqs(payload)
+            changes.setdefault(op.session_id, Changed()).add(payload)
     for session_id, changed in changes.items():
         _change(connection, session_id, changed)
+
+
+def _without_seqs(payload: Mapping[str, Any]) -> dict[str, Any]:
+    columns = payload.get("set", {})
+    return {**payload, "set": {name: columns[name] for name in columns if name != "consolidated_seq"}}
 
 
 def _change(connection: Connection, session_id: str, changed: Changed) -> None:

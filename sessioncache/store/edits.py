@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, insert, literal, null, or_, select, update
 
 from sessioncache import op as ops
+from sessioncache.info import LABELS
 from sessioncache.op import Op, remembered
 from sessioncache.schema import Instant, applied_ops, messages, sessions
 from sessioncache.store.columns import body_columns
@@ -130,7 +131,7 @@ def bury(connection: Connection, session_id: str, at: datetime, now: datetime) -
     connection.execute(insert(applied_ops).from_select(columns, known))
     connection.execute(delete(messages).where(messages.c.session_id == session_id))
     names = ("title", "title_words", "display_name", "platform", "chat_type", "origin", "metadata", "parent_id")
-    nothing = dict.fromkeys(names, null())
+    nothing = dict.fromkeys((*names, *LABELS), null())
     tombstone = update(sessions).where(sessions.c.session_id == session_id)
     connection.execute(tombstone.values(deleted=True, message_count=0, ended_at=at, end_reason="deleted", **nothing))
 

@@ -2,21 +2,29 @@
 
 Guarantees: SQLite runs in WAL mode, commits are on disk before they are reported (``synchronous=FULL``), and a
 transaction that writes takes its lock at once (``BEGIN IMMEDIATE``): a deferred one that reads and then writes fails
-without waiting. PostgreSQL connections have a time limit for connecting, for locks, for statements, and for a network that
-swallows packets. Pooled
-connections never cross a fork. Parameters, which hold messages, are never shown in errors.
+without waiting. PostgreSQL connections have a time limit for connecting, for locks, for statements, and for a server or a
+network that swallows what it is sent: the server's own limits bind only one that still runs. A pooled connection is asked
+whether it lives before it is used (one round trip for each transaction, of many ops), so that one that was dropped while it
+was idle is never noticed; that and connecting anew share one ``database_timeout``. One to a server that takes no writes is
+left, because the next one may lead to another. Pooled connections never cross a fork. Parameters, which hold messages, are
+never shown in errors.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import sqlite3
 import time
 import weakref
+from collections.abc import Generator
+from functools import partial
+from selectors import PollSelector
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Pool, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sessioncache.config import Settings, database_url
@@ -25,6 +33,12 @@ from sessioncache.flow import WRITES
 WAL_TRIES, WAL_PAUSE = 200, 0.02
 # The last byte of an SQLite result code; the rest says more about it.
 PRIMARY_CODE = 0xFF
+# How much longer than a statement may take, in seconds, its answer is waited for.
+ANSWER_ON_ITS_WAY = 0.5
+# How long a connection waits for an answer, in seconds; kept in its pool record.
+PATIENCE = "sessioncache_patience"
+# SQLSTATE read_only_sql_transaction.
+READ_ONLY = "25006"
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -45,13 +59,15 @@ os.register_at_fork(after_in_child=_after_fork)
 def blocking(settings: Settings) -> Engine:
     """An engine for `Blocking`."""
     url = database_url(settings.database_url)
-    return create_engine(url, **_options(url, settings))
+    return _impatient(create_engine(url, **_options(url, settings)), settings)
 
 
 def awaiting(settings: Settings) -> AsyncEngine:
     """An engine for `Awaiting`."""
     url = database_url(settings.database_url, awaiting=True)
-    return create_async_engine(url, **_options(url, settings))
+    engine = create_async_engine(url, **_options(url, settings))
+    _impatient(engine.sync_engine, settings)
+    return engine
 
 
 def prepared(engine: Engine) -> Engine:
@@ -75,7 +91,7 @@ def _options(url: URL, settings: Settings) -> dict[str, Any]:
         "keepalives_interval": 2,
         "keepalives_count": 3,
         "tcp_user_timeout": limit,
-        "connect_timeout": max(2, round(settings.database_timeout)),
+        "connect_timeout": max(2, round(settings.database_timeout / 2)),
         "options": f"-c statement_timeout={limit} -c lock_timeout={limit} -c timezone=UTC {asked}",
     }
     return {**common, "pool_size": settings.pool_size, "pool_pre_ping": True, "connect_args": connect}
@@ -119,3 +135,69 @@ def _roll_back_sqlite(connection: Any, _record: object, error: BaseException | N
     """Roll back what was interrupted: closed alone, it keeps its lock while anything refers to a statement of it."""
     if error is not None and not isinstance(error, Exception):
         connection.rollback()
+
+
+def _impatient(engine: Engine, settings: Settings) -> Engine:
+    """The engine; its connections to PostgreSQL wait for no answer that is not coming."""
+    if engine.dialect.name == "postgresql":
+        limit = settings.database_timeout
+        event.listen(engine, "connect", partial(_bound_waits, limit=limit, awaits=engine.dialect.is_async), insert=True)
+        event.listen(engine, "checkout", lambda _connection, record, _fairy: _be_patient(record, limit + ANSWER_ON_ITS_WAY))
+        event.listen(engine, "checkin", lambda _connection, record: _be_patient(record, limit / 2))
+        event.listen(engine, "handle_error", _leave_if_read_only)
+    return engine
+
+
+def _leave_if_read_only(context: ExceptionContext) -> None:
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
+
+
+def _be_patient(record: Any, seconds: float) -> None:
+    record.info[PATIENCE] = seconds
+
+
+def _bound_waits(_connection: object, record: Any, limit: float, *, awaits: bool) -> None:
+    _be_patient(record, limit)
+    info, connection = record.info, record.driver_connection
+    driver, waits = weakref.ref(connection), weakref.WeakMethod(connection.wait)
+    if awaits:
+        connection.wait = lambda work, **_: waits()(_timed(work, driver(), info[PATIENCE]))  # type: ignore[misc]  # it lives
+    else:
+        connection.wait = lambda work, **_: _waited(work, driver(), info[PATIENCE])
+
+
+def _timed(work: Generator[Any, Any, Any], driver: Any, seconds: float) -> Generator[Any, Any, Any]:
+    """What psycopg waits for, on an event loop; when time is up the connection ends."""
+    timer = asyncio.get_running_loop().call_later(seconds, _cut, driver)
+    try:
+        return (yield from work)
+    finally:
+        timer.cancel()
+
+
+def _waited(work: Generator[Any, Any, Any], driver: Any, seconds: float) -> Any:
+    """The same by blocking, as psycopg's own wait has no end in some of its releases.
+
+    Interrupted, it leaves the statement to the server's own limit, and the connection to SQLAlchemy, which closes it.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        wanted = next(work)
+        with PollSelector() as selector:
+            while True:
+                selector.register(driver.fileno(), wanted)
+                ready = selector.select(deadline - time.monotonic())
+                if not ready:
+                    _cut(driver)
+                    ready = selector.select()
+                selector.unregister(driver.fileno())
+                wanted = work.send(ready[0][1])
+    except StopIteration as done:
+        return done.value
+
+
+def _cut(driver: Any) -> None:
+    """Let a connection find itself closed by the server."""
+    with socket.socket(fileno=os.dup(driver.fileno())) as connected:
+        connected.shutdown(socket.SHUT_RDWR)

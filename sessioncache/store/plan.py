@@ -5,7 +5,8 @@ Rules (design section 5, *Draining*), tried in the protocol's model:
 - An op whose id is known is a repeat and skipped; every other op is new and takes effect. An append is known by its
   message, or by its message id among the applied ops, if the message was removed since (I3).
 - A new op at or below the key's version was given its version by a Redis that came back older: it gets a new version
-  after the key's, with all that follow, and the hot copy is dropped.
+  after the key's, with all that follow, and the hot copy is dropped. It moves no
+  consolidated pointer: at the seq that it names another message may stand, and what came meanwhile nobody summarised.
 - An op for a deleted session becomes a dead letter (I6); one for a session that is no longer current is kept under the
   session it was written for. In both cases the hot copy is dropped.
 - An op for a session that the store does not have becomes a dead letter: so did its start.
@@ -24,7 +25,7 @@ from typing import ClassVar
 from sessioncache import op as ops
 from sessioncache.op import Op
 from sessioncache.store.payloads import text_of
-from sessioncache.store.planned import Activity, AppliedOp, Kept, Log, NewMessage, Outcome, Plan, Route, Standing
+from sessioncache.store.planned import Activity, AppliedOp, Diverged, Kept, Log, NewMessage, Outcome, Plan, Route, Standing
 
 DELETED, MOVED, MISSING = "session_deleted", "session_moved", "session_missing"
 RESET, SWITCHED = "session_reset", "session_switch"
@@ -134,7 +135,7 @@ class _KeyPlan:
         self.outcome.drop |= op.session_id != self.current
 
     def _update(self, op: Op) -> None:
-        self.made.updates.append(op)
+        self.made.updates.append(Diverged(op) if self.outcome.renumbered else op)
         self._seen(op)
         if op.payload.startswith(b"1"):
             self._active(op)

@@ -114,6 +114,13 @@ class Kept:
     replaced: str
 
 
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """An update that got a new version: the seqs that it names may be those of other messages by now."""
+
+    op: Op
+
+
 @dataclass(slots=True)
 class Plan:
     """What one transaction does, for all its keys.
@@ -128,7 +135,7 @@ class Plan:
 
     starts: list[tuple[str, Op]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
-    updates: list[Op | Kept] = field(default_factory=list)
+    updates: list[Op | Kept | Diverged] = field(default_factory=list)
     activity: dict[str, Activity] = field(default_factory=dict)
     deletes: dict[str, int] = field(default_factory=dict)
     ends: dict[str, tuple[int, str]] = field(default_factory=dict)
