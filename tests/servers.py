@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -110,11 +112,15 @@ class RedisServer:
 
 
 class PostgresServer:
-    """A PostgreSQL server on a unix socket, with a database that has our schema to copy."""
+    """A PostgreSQL server on a unix socket, with a database that has our schema to copy.
+
+    It can be stopped and started again. Unless options say otherwise, what it commits is only safe while the machine lives.
+    """
 
     TEMPLATE = "sessioncache_template"
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, **options: str) -> None:
+        self.options = options
         self.directory = Path(tempfile.mkdtemp(prefix="sc-pg-"))
         self.user = NOBODY if os.geteuid() == 0 else None
         self.binaries = self._reachable(binaries)
@@ -139,25 +145,40 @@ class PostgresServer:
         return self.directory / package.name / binaries.parent.name / "bin"
 
     def start(self) -> PostgresServer:
-        as_user = {"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.directory}
         setup = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale", "C", "-N"]
-        subprocess.run([self.binaries / "initdb", "-D", self.data, *setup], check=True, **as_user, **quiet)
-        options = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "", "max_connections": "300"}
-        flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
-        self.process = subprocess.Popen(
-            [self.binaries / "postgres", "-D", self.data, "-k", self.directory, *flags],
-            preexec_fn=partial(end_with_parent, os.getpid()),
-            **as_user,
-            **quiet,
-        )
-        self._wait()
+        subprocess.run([self.binaries / "initdb", "-D", self.data, *setup], check=True, **self._as_user(), **self._quiet())
+        self.resume()
         self._execute(f"CREATE DATABASE {self.TEMPLATE}")
         engine = create_engine(self.url(self.TEMPLATE))
         with engine.begin() as connection:
             upgrade(connection)
         engine.dispose()
         return self
+
+    def resume(self) -> None:
+        """Start over the data that are there, and return when it answers."""
+        options = {
+            "fsync": "off", "full_page_writes": "off", "listen_addresses": "", "max_connections": "300", **self.options,
+        }  # fmt: skip
+        flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
+        self.process = subprocess.Popen(
+            [self.binaries / "postgres", "-D", self.data, "-k", self.directory, *flags],
+            preexec_fn=partial(end_with_parent, os.getpid()),
+            **self._as_user(),
+            **self._quiet(),
+        )
+        self._wait()
+
+    def crash(self) -> None:
+        """Stop in immediate mode: every process ends at once, without a checkpoint; `resume` recovers."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait()
+
+    def _as_user(self) -> dict[str, Any]:
+        return {"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}
+
+    def _quiet(self) -> dict[str, Any]:
+        return {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.directory}
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
