@@ -213,7 +213,7 @@ class Fleet:
         return Counter(line for path in self.directory.glob("*" + REPEATS) for line in path.read_text().split())
 
     def close(self) -> None:
-        """End every process but the servers."""
+        """End every process but the servers, which run again."""
         for pid in self._frozen:
             self._signal(pid, signal.SIGCONT)
         for _, _, process in self.traffic.values():
@@ -227,6 +227,10 @@ class Fleet:
                 process.wait(END_SECONDS)
             process.kill()
             process.wait()
+        if self.hot.process is None:
+            self.hot.start()
+        if self.store.process.poll() is not None:
+            self.store.resume()
         end = time.monotonic() + END_SECONDS
         while (left := self._left()) and time.monotonic() < end:
             time.sleep(0.05)

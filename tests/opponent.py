@@ -44,9 +44,9 @@ class Log:
         digests = [digest(one) for one in messages.values()]
         self._write(ATTEMPTED, [begun, key, session_id, list(messages), digests])
 
-    def acknowledged(self, ended: float, seqs: Sequence[int]) -> None:
-        """Say that what was attempted last was acknowledged, with these seqs."""
-        self._write(ACKNOWLEDGED, [ended, list(seqs)])
+    def acknowledged(self, ended: float, seqs: Sequence[int], taken: float = 0.0) -> None:
+        """Say that what was attempted last was acknowledged, with these seqs, and how many seconds it took."""
+        self._write(ACKNOWLEDGED, [ended, list(seqs), taken])
 
     def _write(self, kind: str, line: list[Any]) -> None:
         self._files[kind].write(json.dumps(line).encode() + b"\n")
@@ -60,7 +60,7 @@ class Log:
 
 @dataclass(slots=True)
 class Call:
-    """One append of a writer; ``seqs`` and ``ended`` are None where it was not acknowledged."""
+    """One append of a writer; ``ended``, ``seqs`` and ``taken`` are None where it was not acknowledged."""
 
     writer: str
     begun: float
@@ -70,6 +70,7 @@ class Call:
     digests: list[str]
     ended: float | None = None
     seqs: list[int] | None = None
+    taken: float | None = None
 
 
 def calls(directory: Path) -> Iterator[Call]:
@@ -87,7 +88,7 @@ def calls(directory: Path) -> Iterator[Call]:
 
 def acknowledged(directory: Path) -> int:
     """How many messages were acknowledged so far, also while writers write."""
-    return sum(len(seqs) for path in directory.glob("*" + ACKNOWLEDGED) for _, seqs in _lines(path))
+    return sum(len(seqs) for path in directory.glob("*" + ACKNOWLEDGED) for _, seqs, _ in _lines(path))
 
 
 def _lines(path: Path) -> list[list[Any]]:

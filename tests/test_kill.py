@@ -58,7 +58,7 @@ def settings_of(hot: RedisServer, database_url: str) -> Settings:
     return Settings(
         redis_url=hot.url, database_url=database_url, lanes=3, visibility=3.0, database_timeout=2.0, lease=3.0,
         hydration_timeout=6.0, redis_timeout=1.0, timeout=3.0, wake=1.0, sweep=0.5, slice=2.0, linger=0.1,
-        retry_pause=0.5, window=300, batch=500, keep_ops=500,
+        retry_pause=0.5, window=300, batch=500, keep_ops=1000,
     )  # fmt: skip
 
 
@@ -93,9 +93,10 @@ def histories(settings: Settings, directory) -> dict[str, list[opponent.Stored]]
 
 def report(fleet: Fleet, stored: int) -> str:
     """What was survived."""
-    return ";\n".join(
+    told = opponent.acknowledged(fleet.directory)
+    return "\n".join(
         (
-            f"{opponent.acknowledged(fleet.directory)} messages acknowledged, {stored} stored; {fleet.reads()} reads checked",
+            f"{told} messages acknowledged, {stored} stored; {fleet.reads()} reads checked",
             "killed or frozen: " + ", ".join(f"{count} x {name}" for name, count in sorted(fleet.done.items())),
             "calls made again: " + ", ".join(f"{count} x {name}" for name, count in sorted(fleet.repeats().items())),
         )
@@ -117,8 +118,8 @@ def test_nothing_is_lost_whatever_is_killed(servers, tmp_path, record_property):
             fleet.start_workers()
             for n in range(4):
                 common = {"directory": str(directory), "since": time.time(), "epoch": EPOCH}
-                fleet.start("write", Task(name=f"w{n}", sizes=[1, 1, 20, 50, 100], rate=12.0, **common))
-                fleet.start("read", Task(name=f"r{n}", rate=10.0, **common))
+                fleet.start("write", Task(name=f"w{n}", sizes=[1, 1, 1, 20, 100, 150], rate=12.0, keys=24, **common))
+                fleet.start("read", Task(name=f"r{n}", rate=10.0, keys=24, **common))
             deal_and_play(fleet)
             fleet.stop_traffic()
             with SessionCache(settings=settings) as cache:

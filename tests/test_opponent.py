@@ -209,7 +209,7 @@ def _rewrite(path: Path, change) -> None:
 
 def claim_more(told: Told) -> None:
     """The log has an acknowledgement of what never landed."""
-    _rewrite(told.directory / f"two{ACKNOWLEDGED}", lambda lines: [*lines, [time.monotonic(), [9999]]])
+    _rewrite(told.directory / f"two{ACKNOWLEDGED}", lambda lines: [*lines, [time.monotonic(), [9999], 0.0]])
 
 
 def claim_another_order(told: Told) -> None:

@@ -122,12 +122,13 @@ def write(task: Task) -> None:
                 return
             sent = {f"{task.name}-{n + m}": message(task.name, n + m, chance) for m in range(chance.choice(task.sizes))}
             n += len(sent)
+            log.attempted(time.monotonic(), key, session.session_id, sent)
             begun = time.monotonic()
-            log.attempted(begun, key, session.session_id, sent)
             records = again(task, lambda session=session, sent=sent: session.append(list(sent.values()), id=list(sent)))
             if records is None:
                 return
-            log.acknowledged(time.monotonic(), [one.seq for one in records])
+            ended = time.monotonic()
+            log.acknowledged(ended, [one.seq for one in records], ended - begun)
     log.close()
 
 
