@@ -167,9 +167,9 @@ class Fleet:
 
     def restart_postgres(self) -> None:
         """In immediate mode, with the same data."""
-        self.store.crash()
+        self.store.stop(signal.SIGQUIT)
         time.sleep(self.chance.choice((0.0, 0.3, 1.0, 1.5 * self.settings.timeout)))
-        self.store.resume()
+        self.store.serve()
         self._say("postgres")
 
     def kill_postgres_process(self) -> None:
@@ -230,7 +230,7 @@ class Fleet:
         if self.hot.process is None:
             self.hot.start()
         if self.store.process.poll() is not None:
-            self.store.resume()
+            self.store.serve()
         end = time.monotonic() + END_SECONDS
         while (left := self._left()) and time.monotonic() < end:
             time.sleep(0.05)

@@ -128,13 +128,14 @@ def in_store(database_url: str) -> dict[str, list[Stored]]:
 
 
 def counts_that_differ(database_url: str) -> list[Finding]:
-    """Sessions whose own books, count and last seq, are not those of their messages."""
+    """Sessions that stand and whose own books, count and last seq, are not those of their messages."""
     engine = create_engine(database_url)
     with engine.connect() as connection:
         rows = connection.execute(
             text(
-                "SELECT s.session_id, s.message_count, s.last_seq, count(m.seq), coalesce(max(m.seq), 0) FROM sessions s "
-                "LEFT JOIN messages m USING (session_id) GROUP BY s.session_id, s.message_count, s.last_seq"
+                "SELECT s.session_id, s.message_count, s.last_seq, count(m.seq), coalesce(max(m.seq), 0) "
+                "FROM sessions s LEFT JOIN messages m USING (session_id) WHERE NOT s.deleted "
+                "GROUP BY s.session_id, s.message_count, s.last_seq"
             )
         ).all()
     engine.dispose()

@@ -7,6 +7,7 @@ what was logged is left to the opponent.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,12 +85,12 @@ def measure(fleet: Fleet, *, seconds: float, rate: float, sessions: int) -> Outa
         marks.append(time.monotonic())
         time.sleep(CALM_SECONDS)
         marks.append(time.monotonic())
-        fleet.store.crash()
+        fleet.store.stop(signal.SIGQUIT)
         while (left := marks[-1] + seconds - time.monotonic()) > 0:
             stats = cache.stats()
             found.backlog.append((stats.pending, stats.oldest_pending))
             time.sleep(min(1.0, left))
-        fleet.store.resume()
+        fleet.store.serve()
         marks.append(time.monotonic())
         _drain(fleet, cache, found, marks[-1])
         time.sleep(CALM_SECONDS)

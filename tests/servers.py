@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import redis
@@ -112,10 +111,7 @@ class RedisServer:
 
 
 class PostgresServer:
-    """A PostgreSQL server on a unix socket, with a database that has our schema to copy.
-
-    It can be stopped and started again. Unless options say otherwise, what it commits is only safe while the machine lives.
-    """
+    """A PostgreSQL server on a unix socket, with a database that has our schema to copy; it can be stopped and started."""
 
     TEMPLATE = "sessioncache_template"
 
@@ -147,7 +143,7 @@ class PostgresServer:
     def start(self) -> PostgresServer:
         setup = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale", "C", "-N"]
         subprocess.run([self.binaries / "initdb", "-D", self.data, *setup], check=True, **self._as_user(), **self._quiet())
-        self.resume()
+        self.serve()
         self._execute(f"CREATE DATABASE {self.TEMPLATE}")
         engine = create_engine(self.url(self.TEMPLATE))
         with engine.begin() as connection:
@@ -155,8 +151,14 @@ class PostgresServer:
         engine.dispose()
         return self
 
-    def resume(self) -> None:
-        """Start over the data that are there, and return when it answers."""
+    def _as_user(self) -> dict:
+        return {"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}
+
+    def _quiet(self) -> dict:
+        return {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.directory}
+
+    def serve(self) -> None:
+        """Run, with what is there."""
         options = {
             "fsync": "off", "full_page_writes": "off", "listen_addresses": "", "max_connections": "300", **self.options,
         }  # fmt: skip
@@ -169,16 +171,10 @@ class PostgresServer:
         )
         self._wait()
 
-    def crash(self) -> None:
-        """Stop in immediate mode: every process ends at once, without a checkpoint; `resume` recovers."""
-        self.process.send_signal(signal.SIGQUIT)
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Shut down: fast (SIGINT), or at once, as if the power failed (SIGQUIT)."""
+        self.process.send_signal(number)
         self.process.wait()
-
-    def _as_user(self) -> dict[str, Any]:
-        return {"user": self.user, "group": self.user, "extra_groups": []} if self.user else {}
-
-    def _quiet(self) -> dict[str, Any]:
-        return {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.directory}
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -215,8 +211,7 @@ class PostgresServer:
 
     def close(self) -> None:
         if self.process is not None:
-            self.process.send_signal(2)  # fast shutdown
-            self.process.wait()
+            self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
