@@ -97,11 +97,12 @@ class Fleet:
         return False
 
     def _one(self, pids: Callable[[], list[int]]) -> int | None:
-        """One of these processes, which may come into being within a second."""
-        end = time.monotonic() + 1.0
+        """One of these processes, which may come into being within a few seconds."""
+        end = time.monotonic() + 4.0
         while time.monotonic() < end:
             if found := pids():
                 return self.chance.choice(found)
+            self.start_workers()
             time.sleep(0.01)
         return None
 

@@ -12,7 +12,7 @@ import sys
 import opponent
 import pytest
 from fleet import Fleet
-from outage import PHASES, measure
+from outages import PHASES, measure
 from servers import PostgresServer, RedisServer, postgres_wheel, valkey_wheel
 
 from sessioncache import SessionCache
@@ -41,7 +41,7 @@ def test_appends_go_on_while_sql_is_away(servers, tmp_path, record_property):
     """No append fails or hangs; pending ops and their age grow; then all drains, in order, and nobody is restarted."""
     hot, store = servers
     with store.database() as database_url:
-        settings = Settings(redis_url=hot.url, database_url=database_url)
+        settings = Settings(redis_url=hot.url, database_url=database_url, lanes=3)
         fleet = Fleet(tmp_path, hot, store, settings, seed=1)
         try:
             outage = measure(fleet, seconds=SECONDS, rate=RATE, sessions=SESSIONS)
