@@ -4,8 +4,8 @@
 
 Two writer processes append single messages of about 300 bytes to sessions that are hot. After 8 calm seconds PostgreSQL is
 stopped as by a crash, and started again N seconds later; three workers, one for each lane, go on all the time. Both servers
-come from the wheels of the tests: Valkey with an append-only file (``everysec``), PostgreSQL with fsync. Nothing is asserted;
-numbers depend on the machine. `tests/test_outage.py` measures the same, and judges.
+come from the wheels of the tests: Valkey with an append-only file (``everysec``), PostgreSQL with fsync. Nothing is
+asserted; numbers depend on the machine. `tests/test_outage.py` measures the same, and judges.
 """
 
 from __future__ import annotations
