@@ -195,6 +195,7 @@ def waits(stack) -> bool:
     return bool(found)
 
 
+@pytest.mark.long
 def test_two_of_everything(one_stack):
     """Two supervisors, each with a schedule, two plain workers, and somebody who flushes, all at once."""
     settings = one_stack.settings(lanes=2, sweep=0.1, wake=0.3, slice=1.0, batch=20)
