@@ -14,9 +14,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from fleet import Fleet
+from fleet import Fleet, servers
 from outages import measure
-from servers import PostgresServer, RedisServer, postgres_wheel, valkey_wheel
 
 from sessioncache import Settings
 
@@ -28,19 +27,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=500.0)
     parser.add_argument("--sessions", type=int, default=50)
     asked = parser.parse_args()
-    hot = RedisServer(valkey_wheel(), appendonly="yes", appendfsync="everysec").start()
-    store = PostgresServer(postgres_wheel(), fsync="on", full_page_writes="on").start()
-    try:
-        with tempfile.TemporaryDirectory() as directory, store.database() as url:
-            fleet = Fleet(Path(directory), hot, store, Settings(redis_url=hot.url, database_url=url, lanes=3), seed=1)
-            try:
-                found = measure(fleet, seconds=asked.seconds, rate=asked.rate, sessions=asked.sessions)
-            finally:
-                fleet.close()
-            print("\n".join(found.lines()))  # noqa: T201
-    finally:
-        hot.close()
-        store.close()
+    with tempfile.TemporaryDirectory() as directory, servers("everysec") as (hot, store), store.database() as url:
+        fleet = Fleet(Path(directory), hot, store, Settings(redis_url=hot.url, database_url=url, lanes=3), seed=1)
+        try:
+            found = measure(fleet, seconds=asked.seconds, rate=asked.rate, sessions=asked.sessions)
+        finally:
+            fleet.close()
+        print("\n".join(found.lines()))  # noqa: T201
 
 
 if __name__ == "__main__":

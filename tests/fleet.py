@@ -15,13 +15,13 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import redis
-from servers import PostgresServer, RedisServer, python
+from servers import PostgresServer, RedisServer, postgres_wheel, python, valkey_wheel
 from traffic import READS, REPEATS, STOP, VIOLATIONS, Task
 
 from sessioncache.config import Settings, as_environment
@@ -36,6 +36,21 @@ def children(pid: int) -> list[int]:
         with suppress(OSError):
             found += map(int, path.read_text().split())
     return found
+
+
+@contextmanager
+def servers(appendfsync: str) -> Iterator[tuple[RedisServer, PostgresServer]]:
+    """A Redis-protocol server and a PostgreSQL from the wheels, with what they acknowledge on disk.
+
+    Only processes are killed here, never the machine, so that PostgreSQL would do without fsync; nothing is left to that.
+    """
+    hot = RedisServer(valkey_wheel(), appendonly="yes", appendfsync=appendfsync)
+    store = PostgresServer(postgres_wheel(), fsync="on", full_page_writes="on")
+    try:
+        yield hot.start(), store.start()
+    finally:
+        hot.close()
+        store.close()
 
 
 class Fleet:

@@ -32,14 +32,14 @@ class Outage:
     Attributes:
         taken: what each append took in seconds, by phase; those that ran when a phase ended belong to where they began.
         lasted: how long each phase lasted, in seconds.
-        backlog: pending ops and the age of the oldest in seconds, as seen by `stats` every second or so of the outage.
+        backlog: seconds since SQL went away, pending ops, age of the oldest in seconds: what `stats` said meanwhile.
         drained: from when SQL answered again until nothing was pending that had been appended by then, in seconds.
         growth: for each look at SQL during the drain, how many messages each session had, and its last seq.
     """
 
     taken: dict[str, list[float]] = field(default_factory=dict)
     lasted: dict[str, float] = field(default_factory=dict)
-    backlog: list[tuple[int, float]] = field(default_factory=list)
+    backlog: list[tuple[float, int, float]] = field(default_factory=list)
     drained: float = 0.0
     growth: list[dict[str, tuple[int, int]]] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ class Outage:
                 f"{phase:7} {lasted:5.1f} s {rate:6.0f} appends/s   p50 {half:7.2f} ms   p99 {most:7.2f} ms   "
                 f"longest {taken[-1] * 1000:7.2f} ms"
             )
-        pending, oldest = self.backlog[-1]
+        _, pending, oldest = self.backlog[-1]
         drained = f"drained {self.drained:.1f} s after SQL answered again"
         return [*shown, f"backlog at the end of the outage: {pending} ops, the oldest {oldest:.1f} s old; {drained}"]
 
@@ -87,8 +87,8 @@ def measure(fleet: Fleet, *, seconds: float, rate: float, sessions: int) -> Outa
         marks.append(time.monotonic())
         fleet.store.stop(signal.SIGQUIT)
         while (left := marks[-1] + seconds - time.monotonic()) > 0:
-            stats = cache.stats()
-            found.backlog.append((stats.pending, stats.oldest_pending))
+            since, stats = time.monotonic() - marks[-1], cache.stats()
+            found.backlog.append((since, stats.pending, stats.oldest_pending))
             time.sleep(min(1.0, left))
         fleet.store.serve()
         marks.append(time.monotonic())

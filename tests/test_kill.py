@@ -17,8 +17,8 @@ import time
 
 import opponent
 import pytest
-from fleet import Fleet
-from servers import PostgresServer, RedisServer, postgres_wheel, valkey_wheel
+from fleet import Fleet, servers
+from servers import RedisServer
 from test_workers import until
 from traffic import Task
 
@@ -37,16 +37,6 @@ DEAL = [
     "drop_hot_copies", "drop_hot_copies",
 ]  # fmt: skip
 MUST = {"writer", "worker", "supervisor", "plain worker", "work-horse", "frozen", "redis", "postgres", "hot copies"}
-
-
-@pytest.fixture
-def servers():
-    """Both on disk before they answer: the processes are killed here, not the machine, but nothing is left to that."""
-    hot = RedisServer(valkey_wheel(), appendonly="yes", appendfsync="always").start()
-    store = PostgresServer(postgres_wheel(), fsync="on", full_page_writes="on").start()
-    yield hot, store
-    hot.close()
-    store.close()
 
 
 def settings_of(hot: RedisServer, database_url: str) -> Settings:
@@ -106,12 +96,11 @@ def report(fleet: Fleet, stored: int) -> str:
 @pytest.mark.long
 @pytest.mark.timeout(SECONDS + 400)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the children of a process")
-def test_nothing_is_lost_whatever_is_killed(servers, tmp_path, record_property):
+def test_nothing_is_lost_whatever_is_killed(tmp_path, record_property):
     """0 lost, 0 duplicated, 0 reordered, by the opponent, in SQL and in every history; nothing waits, nothing is dead."""
-    hot, store = servers
     directory = tmp_path / "logs"
     directory.mkdir()
-    with store.database() as database_url:
+    with servers("always") as (hot, store), store.database() as database_url:
         settings = settings_of(hot, database_url)
         fleet = Fleet(directory, hot, store, settings, SEED)
         try:
