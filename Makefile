@@ -3,13 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: test test-long test-oldest demo bench docs lint types format check clean
+.PHONY: test test-long test-oldest soak demo bench docs lint types format check clean
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long" -n 2
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long
+
+# Kills writers, workers, Redis and PostgreSQL for an hour, or SOAK_SECONDS, and prints what was survived.
+SOAK_SECONDS ?= 3600
+soak: $(READY)
+	KILL_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest tests/test_kill.py -m long -n 0
 
 # redis-py 5.0 leaves sockets that it could not connect to the garbage collector.
 FORGIVEN := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
@@ -25,10 +30,12 @@ docs: $(READY)
 demo: $(READY)
 	$(BIN)/sessioncache demo
 
-# What a window costs, and how fast moving in is beside draining. BENCH_POSTGRES=postgresql://… measures that too.
+# What a window costs, and how fast moving in is beside draining. BENCH_POSTGRES=postgresql://… measures that too,
+# BENCH_OUTAGE=60 an outage of SQL of so many seconds.
 bench: $(READY)
 	$(BIN)/python benchmarks/window.py
 	$(BIN)/python benchmarks/moving.py $(if $(BENCH_POSTGRES),--postgres $(BENCH_POSTGRES))
+	$(if $(BENCH_OUTAGE),PYTHONPATH=tests $(BIN)/python benchmarks/outage.py --seconds $(BENCH_OUTAGE))
 
 lint: $(READY)
 	$(BIN)/ruff check .

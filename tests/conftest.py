@@ -246,8 +246,12 @@ def pytest_testnodedown(node: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what ran against what."""
+    """Print what ran against what, and what long proofs say of themselves."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("redis", "rq", "SQLAlchemy"))
     terminalreporter.section(f"what ran against what ({libraries})")
     for name, count in sorted(_ran.items()):
         terminalreporter.write_line(f"{count:5d} tests on {name}")
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, value in report.user_properties:
+            terminalreporter.section(f"{report.nodeid} {name}")
+            terminalreporter.write_line(str(value))

@@ -115,7 +115,8 @@ class PostgresServer:
 
     TEMPLATE = "sessioncache_template"
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, **options: str) -> None:
+        self.options = options
         self.directory = Path(tempfile.mkdtemp(prefix="sc-pg-"))
         self.user = NOBODY if os.geteuid() == 0 else None
         self.binaries = self._reachable(binaries)
@@ -158,7 +159,9 @@ class PostgresServer:
 
     def serve(self) -> None:
         """Run, with what is there."""
-        options = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "", "max_connections": "300"}
+        options = {
+            "fsync": "off", "full_page_writes": "off", "listen_addresses": "", "max_connections": "300", **self.options,
+        }  # fmt: skip
         flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         self.process = subprocess.Popen(
             [self.binaries / "postgres", "-D", self.data, "-k", self.directory, *flags],
