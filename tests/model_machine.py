@@ -1,0 +1,317 @@
+"""The machine of the model test: what may happen, in any order.
+
+Three servers, three session keys in two partitions, a hot window of four messages; workers that stop anywhere and go on when
+nobody expects them; keys with a TTL that vanish; Redis that restarts or comes back older; a store that is away, or refuses.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import Any
+
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from model_client import Client, Handle
+from model_driver import FAULTS, CutShort, Driver, Fault
+from model_oracle import STORED, Answer, Oracle
+from model_place import POISON, Place
+from sqlalchemy import text
+
+from sessioncache import Session, SessionCache, SessionCacheError
+from sessioncache.config import Settings
+from sessioncache.flow import run
+from sessioncache.startup import start
+from sessioncache.write_behind import drain_batch
+
+KEYS = ("k0", "k1", "k2")
+FEW = {"partitions": 2, "lanes": 1, "window": 4, "near_sessions": 2, "hydration_timeout": 30.0}
+CHANGES = ("append", "append", "append", "append ids", "append ids", "poison", "pop", "truncate", "retain", "cap", "clear",
+           "replace", "edit", "remove", "title", "metadata", "archived", "suspended", "usage", "consolidate", "reset",
+           "switch", "delete")  # fmt: skip
+BEFALLS = ("time passes", "time passes", "Redis restarts", "Redis restarts", "snapshot", "snapshot", "Redis is older",
+           "Redis is empty", "store goes", "store comes", "store comes")  # fmt: skip
+LOOKS = ("history", "history", "newest", "page", "iterate", "refresh", "mark")
+
+number = st.integers(0, 7)
+faults = st.one_of(
+    st.none(), st.none(), st.none(), st.builds(Fault, st.sampled_from(FAULTS), st.integers(1, 9)),
+)  # fmt: skip
+
+
+class Machine(RuleBasedStateMachine):
+    """Subclasses name the place."""
+
+    place: Place
+
+    @initialize()
+    def begin(self) -> None:
+        self.place.clear()
+        self.place.examples += 1
+        self.oracle = oracle = Oracle(self.place)
+        self.clients: list[Client] = []
+        self.handles: list[Handle] = []
+        self.ids: list[str] = []
+        self.snapshot: Any = None
+        self.serial = self.deaths = 0
+        for at in range(3):
+            # The last one repeats nothing: what Redis does not answer, its caller is told at once.
+            settings = Settings(**FEW, redis_timeout=2.0, timeout=2.0 if at == 2 else 5.0)
+            cache = SessionCache(self.place.hot, self.place.engine, settings=settings)
+            connections = cache._connections
+            connections.driver.first._checked = True
+            if not at:
+                run(start(connections.state), connections.driver.perform)
+            driver = Driver(connections.driver.perform, self._waited, lambda: oracle.store_down, self.place.graveyard)
+            self.clients.append(Client(oracle, driver, cache))
+        self._keep(self.clients[0], self.clients[0].opens("open", KEYS[0], None, None, None))
+
+    def _waited(self, pauses: int) -> None:
+        """Nobody sleeps: what others have for a while ends instead."""
+        if pauses % 2 == 0:
+            for kind in ("lease:", "titles:"):
+                for name in self.place.names(kind):
+                    self.place.raw.delete(name)
+
+    def _keep(self, client: Client, got: Any) -> None:
+        if isinstance(got, Session):
+            self.handles.append(Handle(client, got))
+            if got.session_id not in self.ids:
+                self.ids.append(got.session_id)
+
+    def _text(self) -> str:
+        self.serial += 1
+        return f"m{self.serial}"
+
+    def _id(self, n: int) -> str:
+        return self.ids[-1 - n % len(self.ids)] if self.ids else "unknown"
+
+    # calls by key and by id
+
+    @rule(who=number, key=st.sampled_from(KEYS), verb=st.sampled_from(["open", "open", "ensure", "create", "get"]),
+          owner=st.sampled_from([None, None, "alice"]), fault=faults)  # fmt: skip
+    def opens(self, who: int, key: str, verb: str, owner: str | None, fault: Fault | None) -> None:
+        client = self.clients[who % 3]
+        self._keep(client, client.opens(verb, key, owner, self._text(), fault))
+
+    @rule(who=number, key=st.sampled_from(KEYS), n=number, fault=faults,
+          verb=st.sampled_from(["create", "resume", "resume", "fork", "read", "delete key", "delete", "list", "flush"]))  # fmt: skip
+    def by_id(self, who: int, key: str, n: int, verb: str, fault: Fault | None) -> None:
+        client, session_id = self.clients[who % 3], self._id(n)
+        if verb == "create":
+            self._keep(client, client.create(key, f"mine{n % 2}", fault))
+        elif verb == "resume":
+            self._keep(client, client.resume(session_id, fault))
+        elif verb == "fork":
+            self._keep(client, client.fork(session_id, key, self._seq(session_id, n) if n % 2 else None, fault))
+        elif verb == "read":
+            client.reads(session_id, n or None, fault)
+        elif verb == "delete key":
+            client.deletes_key(key, fault)
+        elif verb == "delete":
+            client.deletes(session_id, fault)
+        elif verb == "list":
+            client.lists(fault)
+        else:
+            client.flush(key if n % 2 else None, fault)
+
+    def _said(self, session_id: str) -> list[Any]:
+        life = self.oracle.life(session_id)
+        return [said for said, _ in life.messages if said.seq is not None and said.id is not None] if life else []
+
+    def _seq(self, session_id: str, n: int) -> int:
+        said = self._said(session_id)
+        return said[n % len(said)].seq if said else n
+
+    # calls by handle
+
+    def _handle(self, which: int) -> Handle:
+        return self.handles[-1 - which % len(self.handles)]
+
+    @precondition(lambda self: self.handles)
+    @rule(which=number, what=st.sampled_from(CHANGES), n=number, fault=faults)
+    def changes(self, which: int, what: str, n: int, fault: Fault | None) -> None:
+        self._change(which, what, n, fault)
+
+    @precondition(lambda self: self.handles)
+    @rule(which=number, what=st.sampled_from(CHANGES[:8]), n=number, fault=faults, then=st.sampled_from(LOOKS))
+    def changes_and_looks(self, which: int, what: str, n: int, fault: Fault | None, then: str) -> None:
+        self._change(which, what, n, fault)
+        self._look(which + 1, then, n, None)
+
+    def _change(self, which: int, what: str, n: int, fault: Fault | None) -> None:
+        handle = self._handle(which)
+        if handle.mark and handle.mark[2] != self.oracle.deaths:  # its version was given out for something else since
+            handle.mark = None
+        client = handle.client
+        if what in {"append", "poison", "append ids"}:
+            self._append(handle, what, n, fault)
+        elif what in {"edit", "remove"}:
+            said = self._said(handle.id)
+            client.edit(handle, said[n % len(said)] if said else None, self._text() if what == "edit" else None, fault)
+        elif what == "consolidate":
+            client.consolidate(handle, self._seq(handle.id, n) if self._said(handle.id) else 0, fault)
+        elif what == "replace":
+            client.replace(handle, [self._text() for _ in range(n % 7)], fault)
+        elif what in {"retain", "cap"}:
+            client.retain(handle, what, 1 + n % 6, fault)
+        elif what == "truncate":
+            client.truncate(handle, n, fault)
+        elif what in {"title", "metadata", "archived", "suspended"}:
+            values = {"title": self._text(), "metadata": {f"n{n % 2}": self.serial if n > 2 else None}}
+            client.update(handle, {what: values.get(what, n % 2 == 1)}, fault)
+        elif what == "usage":
+            client.usage(handle, 1 + n, fault)
+        elif what == "delete":
+            client.deletes_handle(handle, fault)
+        elif what in {"pop", "clear"}:
+            getattr(client, what)(handle, fault)
+        else:
+            self._keep(client, client.reset(handle, fault) if what == "reset" else
+                       client.switch(handle, self._id(n), fault))  # fmt: skip
+
+    def _append(self, handle: Handle, what: str, n: int, fault: Fault | None) -> None:
+        if what == "append ids":
+            ids = [f"x{at}" for at in range(n % 4, n % 4 + 1 + n // 4)]
+            handle.client.append(handle, ids, ids, fault)
+        else:
+            texts = [self._text() for _ in range(1 + n % 3)]
+            if what == "poison":
+                texts[-1] = f"{POISON}{self.serial}"
+            handle.client.append(handle, texts, None, fault)
+
+    @precondition(lambda self: self.handles)
+    @rule(which=number, what=st.sampled_from(LOOKS), n=number, fault=faults)
+    def looks(self, which: int, what: str, n: int, fault: Fault | None) -> None:
+        self._look(which, what, n, fault)
+
+    def _look(self, which: int, what: str, n: int, fault: Fault | None) -> None:
+        handle = self._handle(which)
+        client = handle.client
+        if what in {"history", "newest"}:
+            client.history(handle, n if what == "newest" else None, fault)
+        elif what == "page":
+            client.before(handle, self._seq(handle.id, n), n, fault)
+        elif what == "iterate":
+            client.iterate(handle, 1 + n)
+        else:
+            got = client.refresh(handle, fault if what == "refresh" else None)
+            if what == "mark" and not isinstance(got, SessionCacheError | None):
+                handle.mark = (got.version, self.oracle.events.changes.get(handle.key, 0), self.oracle.deaths)
+
+    @precondition(lambda self: self.handles)
+    @rule(which=number)
+    def turns(self, which: int) -> None:
+        handle = self._handle(which)
+        if handle.right is not None:
+            handle.client.end_turn(handle)
+            self.handles.remove(handle)
+        elif taken := handle.client.take_turn(handle):
+            self.handles.append(taken)
+
+    # workers, and calls that go on
+
+    @rule(who=number, fault=st.one_of(st.none(), st.builds(Fault, st.sampled_from(FAULTS), st.integers(1, 6))))
+    def drains(self, who: int, fault: Fault | None) -> None:
+        client = self.clients[who % 3]
+        flow = drain_batch(client.cache._state, deque([0, 1]), "due")
+        client.make("drain", lambda: client.run(flow) and None, lambda _: [Answer(("value", None))], fault)
+
+    @precondition(lambda self: self.oracle.parked)
+    @rule(which=number, further=st.one_of(st.none(), st.integers(1, 6)))
+    def goes_on(self, which: int, further: int | None) -> None:
+        call = self.oracle.parked.pop(which % len(self.oracle.parked))
+        self._go_on(call, further)
+
+    def _go_on(self, call: Any, further: int | None) -> None:
+        journey = call.journey
+        journey.fault = Fault("parked", journey.count + further) if further else None
+        self.oracle.log.append(f"go on with {call!r}")
+        driver = Driver(self.clients[0].driver.perform, self._waited, lambda: self.oracle.store_down, self.place.graveyard)
+        try:
+            got = driver.drive(journey)
+        except CutShort:
+            self.oracle.parked.append(call)
+        except SessionCacheError as told:
+            self.oracle.finish(call, told)
+        else:
+            self.oracle.finish(call, None if call.name in {"drain", "flush"} else got)
+
+    # what befalls the tiers
+
+    @rule(key=st.sampled_from(KEYS), kind=st.sampled_from(["meta", "history", "both", "lease", "turn", "wake"]))
+    def vanishes(self, key: str, kind: str) -> None:
+        """A key with a TTL is gone: it ended, was evicted, or somebody removed it (I1)."""
+        kinds = ("meta", "history") if kind == "both" else (kind,)
+        for one in kinds:
+            for name in self.place.names(f"{one}:{key}" if one != "wake" else "wake"):
+                assert self.place.raw.ttl(name) > 0
+                self.place.raw.delete(name)
+        if kind == "turn":
+            self.oracle.turns.pop(key, None)
+
+    @rule(what=st.sampled_from(BEFALLS))
+    def befalls(self, what: str) -> None:
+        """Something befalls a tier."""
+        self.oracle.log.append(what)
+        if what == "time passes":
+            self.place.forward(31)
+        elif what == "Redis restarts":
+            self.place.new_run()
+            self.oracle.turns.clear()
+        elif what == "snapshot":
+            self.snapshot = self.place.copy()
+        elif what in {"Redis is older", "Redis is empty"}:
+            self.place.put_back((self.snapshot or {}) if what == "Redis is older" else {})
+            self.oracle.fell_back()
+        else:
+            self.oracle.store_down = what == "store goes"
+
+    # what holds
+
+    @invariant()
+    def books_balance(self) -> None:
+        if self.clients:
+            self.oracle.check()
+
+    def teardown(self) -> None:
+        """Whoever is under way comes to an end; then the store has what the model has, and nothing else is left."""
+        if not hasattr(self, "clients") or not self.clients:
+            return
+        note("\n".join(self.oracle.log))
+        if sys.exc_info()[0] is not None:  # it has failed already
+            return
+        oracle = self.oracle
+        oracle.store_down = False
+        for handle in [one for one in self.handles if one.right is not None]:
+            handle.client.end_turn(handle)
+        while oracle.parked:
+            self._go_on(oracle.parked.pop(), None)
+        oracle.check()
+        self.clients[0].flush(None, None)
+        self.place.forward(31)
+        while self.place.names("dirty"):
+            self.drains(0, None)
+        self._judge()
+
+    def _judge(self) -> None:
+        oracle, place = self.oracle, self.place
+        world = oracle.world
+        assert not place.names("pending:")
+        assert not oracle.events.waiting()
+        rows, said, current = place.stored()
+        assert current == world.current
+        assert {one for one in rows} >= set(world.lives)
+        for session_id, life in world.lives.items():
+            row = rows[session_id]
+            assert (row.session_key, bool(row.deleted), row.message_count) == (life.key, life.deleted, len(life.messages))
+            assert [one[2] for one in said[session_id]] == [words for _, words in life.messages], session_id
+            assert life.deleted or (row.title, row.input_tokens) == (life.title, life.tokens)
+        letters = {op for event in oracle.events.all if event.status == "dead" for op in event.ops}
+        assert letters <= place.letters()
+        for client in self.clients:
+            for key in KEYS:
+                client.opens("get", key, None, None, None)
+        assert not place.names("lease:")
+        assert not [name for name in place.names("turn:") if place.raw.get(name).startswith(place.run.encode())]
