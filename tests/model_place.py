@@ -88,14 +88,20 @@ class Place:
             found[name] = (self.raw.dump(name), max(0, self.raw.pttl(name)))
         return found
 
-    def put_back(self, copy: dict[bytes, tuple[bytes, int]]) -> None:
-        """Redis comes back as it was at a snapshot."""
+    def close(self) -> None:
+        """Close what was opened."""
+        self.raw.close()
+        self.hot.close()
+
+    def put_back(self, copy: dict[bytes, tuple[bytes, int]], *, run: bool = True) -> None:
+        """Redis comes back as it was at a snapshot, as another process unless that is not wanted."""
         names = self.names()
         if names:
             self.raw.delete(*names)
         for name, (dumped, ttl) in copy.items():
             self.raw.restore(name, ttl, dumped)
-        self.new_run()
+        if run:
+            self.new_run()
 
     def pending(self) -> list[str]:
         """The op ids in all pending logs, in order within each."""

@@ -29,8 +29,7 @@ def place() -> Iterator[Place]:
         here = Place(server, engine)
         yield here
         __import__('pathlib').Path('/tmp/w-sm-count').write_text(str(here.examples))
-        here.hot.close()
-        here.raw.close()
+        here.close()
     engine.dispose()
     server.close()
 
