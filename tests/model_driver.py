@@ -17,7 +17,7 @@ from sessioncache.flow import Call, Command, Evaluate, Flow, Interrupted, Pause,
 
 FAULTS = ("fails before", "fails after", "away", "dies", "cancelled", "parked")
 # No call takes more requests than this.
-MOST = 600
+MOST = 150
 # A tier that is away comes back after so many requests.
 LONGEST_OUTAGE = 4
 

@@ -35,6 +35,7 @@ BEFALLS = ("time passes", "time passes", "Redis restarts", "Redis restarts", "sn
 LOOKS = ("history", "history", "newest", "page", "iterate", "refresh", "mark")
 
 number = st.integers(0, 7)
+acts = st.tuples(number, st.sampled_from((*CHANGES, *LOOKS, *LOOKS, "drain", "drain")), number)
 faults = st.one_of(
     st.none(), st.none(), st.none(), st.builds(Fault, st.sampled_from(FAULTS), st.integers(1, 9)),
 )  # fmt: skip
@@ -132,16 +133,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.handles)
     @rule(which=number, what=st.sampled_from(CHANGES), n=number, fault=faults)
     def changes(self, which: int, what: str, n: int, fault: Fault | None) -> None:
-        self._change(which, what, n, fault)
+        self._change(self._handle(which), what, n, fault)
 
-    @precondition(lambda self: self.handles)
-    @rule(which=number, what=st.sampled_from(CHANGES[:8]), n=number, fault=faults, then=st.sampled_from(LOOKS))
-    def changes_and_looks(self, which: int, what: str, n: int, fault: Fault | None, then: str) -> None:
-        self._change(which, what, n, fault)
-        self._look(which + 1, then, n, None)
-
-    def _change(self, which: int, what: str, n: int, fault: Fault | None) -> None:
-        handle = self._handle(which)
+    def _change(self, handle: Handle, what: str, n: int, fault: Fault | None) -> None:
         if handle.mark and handle.mark[2] != self.oracle.deaths:  # its version was given out for something else since
             handle.mark = None
         client = handle.client
@@ -184,10 +178,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.handles)
     @rule(which=number, what=st.sampled_from(LOOKS), n=number, fault=faults)
     def looks(self, which: int, what: str, n: int, fault: Fault | None) -> None:
-        self._look(which, what, n, fault)
+        self._look(self._handle(which), what, n, fault)
 
-    def _look(self, which: int, what: str, n: int, fault: Fault | None) -> None:
-        handle = self._handle(which)
+    def _look(self, handle: Handle, what: str, n: int, fault: Fault | None) -> None:
         client = handle.client
         if what in {"history", "newest"}:
             client.history(handle, n if what == "newest" else None, fault)
@@ -199,6 +192,44 @@ class Machine(RuleBasedStateMachine):
             got = client.refresh(handle, fault if what == "refresh" else None)
             if what == "mark" and not isinstance(got, SessionCacheError | None):
                 handle.mark = (got.version, self.oracle.events.changes.get(handle.key, 0), self.oracle.deaths)
+
+    @rule(key=st.sampled_from(KEYS[:2]), acts=st.lists(acts, min_size=3, max_size=5), at=st.one_of(st.none(), st.integers(2, 9)),
+          gone=st.sampled_from(["", "", "history", "meta"]))  # fmt: skip
+    def several(self, key: str, acts: list[tuple[int, str, int]], at: int | None, gone: str) -> None:
+        """Several servers in one session; perhaps what the first one does is overtaken by what the others do."""
+        oracle, parked = self.oracle, []
+        for turn, (who, what, n) in enumerate(acts):
+            handle = self._handle_of(self.clients[who % 3], key)
+            if handle is None:
+                continue
+            if not turn:
+                if gone:
+                    self.vanishes(key, gone)
+                before = list(oracle.parked)
+            self._act(handle, what, n, Fault("parked", at) if at and not turn else None)
+            if not turn:
+                parked = [one for one in oracle.parked if one not in before]
+        for call in parked:
+            if call in oracle.parked:
+                oracle.parked.remove(call)
+                self._go_on(call, None)
+
+    def _handle_of(self, client: Client, key: str) -> Handle | None:
+        current = self.oracle.world.current.get(key)
+        for handle in reversed(self.handles):
+            if handle.client is client and handle.id == current and handle.key == key and not handle.turn:
+                return handle
+        count = len(self.handles)
+        self._keep(client, client.opens("ensure", key, None, None, None))
+        return self.handles[-1] if len(self.handles) > count else None
+
+    def _act(self, handle: Handle, what: str, n: int, fault: Fault | None) -> None:
+        if what in LOOKS:
+            self._look(handle, what, n, fault)
+        elif what == "drain":
+            self._drain(handle.client, fault)
+        else:
+            self._change(handle, what, n, fault)
 
     @precondition(lambda self: self.handles)
     @rule(which=number)
@@ -214,7 +245,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=number, fault=st.one_of(st.none(), st.builds(Fault, st.sampled_from(FAULTS), st.integers(1, 6))))
     def drains(self, who: int, fault: Fault | None) -> None:
-        client = self.clients[who % 3]
+        self._drain(self.clients[who % 3], fault)
+
+    def _drain(self, client: Client, fault: Fault | None) -> None:
         flow = drain_batch(client.cache._state, deque([0, 1]), "due")
         client.make("drain", lambda: client.run(flow) and None, lambda _: [Answer(("value", None))], fault)
 
@@ -292,7 +325,7 @@ class Machine(RuleBasedStateMachine):
         self.clients[0].flush(None, None)
         self.place.forward(31)
         while self.place.names("dirty"):
-            self.drains(0, None)
+            self._drain(self.clients[0], None)
         self._judge()
 
     def _judge(self) -> None:

@@ -375,10 +375,9 @@ def judge(stage: Stage, case: Case, either: tuple[dict, dict], told: SessionCach
     assert told is None or isinstance(told, HotTierUnavailable | StoreUnavailable), (told, where)
     if not failing.lasting:
         stage.nothing_stays(failing)
-    else:
-        for kind in ("lease:", "turn:", "titles:"):  # they end by themselves
-            for name in stage.place.names(kind):
-                stage.place.raw.delete(name)
+    for kind in ("lease:", "turn:", "titles:"):  # what could not be given back ends by itself
+        for name in stage.place.names(kind):
+            stage.place.raw.delete(name)
     books = stage.books()
     if told is None:
         assert books == done, where
