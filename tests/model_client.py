@@ -330,7 +330,9 @@ class Client:
         return self.make("delete", lambda: handle.session.delete(**more), decide, fault)
 
     def history(self, handle: Handle, limit: int | None, fault: Fault | None) -> Any:
-        return self.look(handle, "messages", lambda: handle.session.messages(limit), lambda life: _newest(life, limit), fault)
+        return self.look(
+            handle, "messages", lambda: handle.session.messages(limit), lambda life: _newest(life, limit), fault
+        )
 
     def before(self, handle: Handle, seq: int, limit: int, fault: Fault | None) -> Any:
         def decide(life: Life) -> Answer:

@@ -106,7 +106,7 @@ class Driver:
         if kind in ("fails before", "away"):
             journey.tier = (Transact,) if isinstance(request, Transact) else (Evaluate, Command)
             raise unavailable(request)
-        reply = self._perform(journey, request)
+        self._perform(journey, request)
         if kind == "fails after":
             raise unavailable(request)
         if kind == "cancelled":

@@ -1,8 +1,8 @@
 """Watches every request of every call, and says what each caller must be told.
 
 A call *decides*, on a world, what it would be told if it happened there, and what it would change. It happens at the
-instant at which Redis accepts its op: then the answer is fixed. What changes nothing may be told of any instant of the call.
-What the store alone does, and what it has, is watched at its transactions.
+instant at which Redis accepts its op: then the answer is fixed. What changes nothing may be told of any instant of the
+call. What the store alone does, and what it has, is watched at its transactions.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Call:
         return f"{self.name}{f' that {self.fault.kind} at {self.fault.at}' if self.fault else ''}"
 
 
-def found(got: Any) -> Told:
+def found(got: Any) -> Told:  # noqa: PLR0911 - one for each kind
     """What a caller was told, in the model's words."""
     if isinstance(got, SessionCacheError):
         return "error", type(got)
@@ -215,7 +215,7 @@ class Oracle:
 
         return Answer(("value", gone if call.name == "cap" else left), effect)
 
-    def _begun(self, call: Call, args: Sequence[Any], reply: Sequence[Any], session_id: str) -> None:
+    def _begun(self, call: Call, args: Sequence[Any], session_id: str) -> None:
         if any(one.told[0] == "begins" for one in call.decide(self.world)):
             key, (owner, title) = args[4], next(one.told[1] for one in call.decide(self.world) if one.told[0] == "begins")
             call.fixed = "session", session_id
@@ -226,18 +226,18 @@ class Oracle:
 
     def _opened(self, call: Call, args: Sequence[Any], reply: Sequence[Any]) -> None:
         if reply[3] != b"found":
-            self._begun(call, args, reply, args[5])
+            self._begun(call, args, args[5])
 
-    def _started(self, call: Call, args: Sequence[Any], reply: Sequence[Any]) -> None:
-        self._begun(call, args, reply, args[10])
+    def _started(self, call: Call, args: Sequence[Any], _reply: Sequence[Any]) -> None:
+        self._begun(call, args, args[10])
 
-    def _switched(self, call: Call, args: Sequence[Any], reply: Sequence[Any]) -> None:
+    def _switched(self, call: Call, args: Sequence[Any], _reply: Sequence[Any]) -> None:
         key, target = args[4], args[10]
         call.fixed = "session", target
         self.events.add(key, target, lambda world: world.switch(key, target), [args[8]])
         self.turns.pop(key, None)
 
-    def _left(self, call: Call, args: Sequence[Any], reply: Sequence[Any]) -> None:
+    def _left(self, _call: Call, args: Sequence[Any], _reply: Sequence[Any]) -> None:
         key, session_id = args[4], args[5]
         self._gone(key, session_id)
         self.events.add(key, "", lambda world: world.leave(key, session_id), [args[8]])
@@ -356,7 +356,10 @@ class Oracle:
 
 def shown(answers: Sequence[Told]) -> str:
     """Answers as they are read."""
-    return " or ".join(f"{kind} {[text for _, text in it] if kind in {'records', 'history'} else it}" for kind, it in answers) or "none"
+    return (
+        " or ".join(f"{kind} {[text for _, text in it] if kind in {'records', 'history'} else it}" for kind, it in answers)
+        or "none"
+    )
 
 
 _MOVES: dict[str, Callable[..., None]] = {

@@ -28,12 +28,13 @@ _runs = count(1)
 
 
 @contextmanager
-def commanded_scripts() -> Iterator[None]:
-    """Every script of this process asks the test's keys for time and run."""
+def commanded_scripts(*, run: bool = True) -> Iterator[None]:
+    """Every script of this process asks the test's keys for time and, if that is wanted, for the run."""
     kept = {name: value for name, value in vars(scripts).items() if isinstance(value, Script)}
     for name, script in kept.items():
         lua = script.text.replace("redis.call('TIME')", f"{{redis.call('GET', '{TIME}'), '0'}}")
-        lua = lua.replace("redis.call('INFO', 'server')", f"redis.call('GET', '{INFO}')")
+        if run:
+            lua = lua.replace("redis.call('INFO', 'server')", f"redis.call('GET', '{INFO}')")
         setattr(scripts, name, Script(script.verb, lua, sha1(lua.encode(), usedforsecurity=False).hexdigest()))
     try:
         yield
@@ -48,7 +49,9 @@ class Place:
     def __init__(self, server: RedisServer, engine: Engine, *, real: bool = False) -> None:
         self.server, self.engine, self.real = server, engine, real
         self.raw, self.hot = redis.Redis.from_url(server.url), redis.Redis.from_url(server.url)
-        self.examples, self.graveyard = 0, []
+        self.examples = self.accepted = 0
+        self.graveyard: list[Any] = []
+        self.run = self.raw.info("server")["run_id"]
         with engine.begin() as connection:
             connection.execute(text("CREATE TABLE refusing (word text)"))
             connection.execute(text(_TRIGGER))
@@ -62,7 +65,8 @@ class Place:
             connection.execute(text("INSERT INTO refusing VALUES (:word)"), {"word": f"%{POISON}%"})
         self.seconds = datetime.now(UTC).timestamp()
         self.forward(0)
-        self.new_run()
+        if not self.real:
+            self.new_run()
 
     def forward(self, seconds: float) -> None:
         """Let time pass."""
@@ -74,6 +78,10 @@ class Place:
         if self.real:
             self.server.kill()
             self.server.start()
+            self.raw.connection_pool.disconnect()
+            self.hot.connection_pool.disconnect()
+            self.run = self.raw.info("server")["run_id"]
+            return
         self.run = f"run{next(_runs)}"
         self.raw.set(INFO, f"run_id:{self.run}\r\nuptime_in_seconds:1000000\r\n")
 
