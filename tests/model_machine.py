@@ -37,7 +37,9 @@ BY_ID = ("create", "resume", "resume", "fork", "read", "delete key", "delete", "
 LOOKS = ("history", "history", "newest", "page", "iterate", "refresh", "mark")
 
 number = st.integers(0, 7)
-acts = st.tuples(number, st.sampled_from((*CHANGES, *LOOKS, *LOOKS, "drain", "drain")), number)
+acts = st.tuples(
+    number, st.sampled_from((*CHANGES, *LOOKS, *LOOKS, "drain", "drain", "delete one", "resume one", "switch")), number
+)
 faults = st.one_of(
     st.none(), st.none(), st.none(), st.builds(Fault, st.sampled_from(FAULTS), st.integers(1, 9)),
 )  # fmt: skip
@@ -233,6 +235,10 @@ class Machine(RuleBasedStateMachine):
     def _act(self, handle: Handle, what: str, n: int, fault: Fault | None) -> None:
         if what in LOOKS:
             self._look(handle, what, n, fault)
+        elif what == "delete one":
+            handle.client.deletes(self._id(n), fault)
+        elif what == "resume one":
+            self._keep(handle.client, handle.client.resume(self._id(n), fault))
         elif what == "drain":
             self._drain(handle.client, fault)
         else:
