@@ -83,6 +83,7 @@ class Client:
 
     def _cut_short(self, call: Call, fault: Fault) -> None:
         if fault.kind == "parked":
+            call.overtaken = True
             self.oracle.parked.append(call)
         else:
             self.oracle.end(call)

@@ -16,7 +16,7 @@ from model_driver import CutShort, Driver, Fault, Journey
 from model_place import Place
 from model_world import DEAD, LOST, STORED, WAITS, Effect, Event, Events, Life, Said, World
 
-from sessioncache import HotTierUnavailable, Session, SessionCacheError, SessionMoved, StoreUnavailable
+from sessioncache import HotTierUnavailable, Session, SessionCacheError, SessionDeleted, SessionMoved, StoreUnavailable
 from sessioncache.finding import Page
 from sessioncache.flow import Evaluate, Transact
 from sessioncache.info import Info
@@ -50,6 +50,7 @@ class Call:
     possible: list[Answer] = field(default_factory=list)
     journey: Journey | None = None
     faulty: bool = False
+    overtaken: bool = False
 
     def __repr__(self) -> str:
         return f"{self.name}{f' that {self.fault.kind} at {self.fault.at}' if self.fault else ''}"
@@ -147,6 +148,9 @@ class Oracle:
         away = bool(call.faulty or (call.journey and call.journey.faulty))
         if away and isinstance(got, (*AWAY, SessionMoved)):
             return got
+        moves = call.name.split()[0] in {"resume", "switch", "fork", "create"}
+        if moves and call.overtaken and isinstance(got, SessionMoved | SessionDeleted):
+            return got  # others went on with the key, or deleted what was brought there, before it could be given
         wanted = [call.fixed] if call.fixed else [one.told for one in call.possible if one.effect is None]
         for one in wanted:
             if agree(one, told):
