@@ -27,6 +27,7 @@ from typing import Any, overload
 
 import msgpack
 
+from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.errors import InvalidMessage
 from sessioncache.foreign import parse_object, unpack
 
@@ -35,10 +36,8 @@ SMALLEST_INTEGER = -(2**63)
 LARGEST_INTEGER = 2**64 - 1
 
 HOLE = b"\xc1"
-# The last millisecond that an element may name: some day in the year 5138.
-LAST_MILLISECOND = 10**14 - 1
 
-_HEADER = re.compile(rb"(\d{1,16}) (\d{1,14}) ([^\n]+)\n")
+_HEADER = re.compile(rb"(\d{1,16}) (\d{1,15}) ([^\n]+)\n")
 # How msgpack writes binary data of no length, which its limits let pass.
 _NO_BYTES = (b"\xc4\x00", b"\xc5\x00\x00", b"\xc6\x00\x00\x00\x00")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -233,10 +232,8 @@ def record(raw: bytes) -> Record:
     if header is None:
         return Record(0, "", _EPOCH, {}, readable=False)
     data = _data(raw[header.end() :])
-    seq, created_ms, message_id = header.groups()
-    return Record(
-        int(seq), message_id.decode(errors="replace"), instant(int(created_ms)), data or {}, readable=data is not None
-    )
+    at = instant(min(int(header[2]), LAST_MILLISECOND))
+    return Record(int(header[1]), header[3].decode(errors="replace"), at, data or {}, readable=data is not None)
 
 
 def _data(packed: bytes) -> dict[str, Any] | None:
@@ -251,7 +248,7 @@ def is_sound(elements: Sequence[bytes], after: int, through: int) -> bool:
     try:
         for raw in elements:
             header = _HEADER.match(raw)
-            if header is None or not after < (after := int(header[1])) <= through:
+            if header is None or not after < (after := int(header[1])) <= through or int(header[2]) > LAST_MILLISECOND:
                 return False
             header[3].decode()
             packed = raw[header.end() :]

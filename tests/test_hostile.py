@@ -129,6 +129,7 @@ def test_payloads_that_are_nasty_from_the_start(payload, before):
 @example(ELEMENT[:-1])
 @example(b"7 1790000000000 m\n" + bomb(1000))
 @example(b"7 99999999999999999999 m\n" + PACKED)
+@example(b"7 999999999999999 m\n" + PACKED)
 def test_elements_of_a_history(raw):
     """Bits flipped, cut, spliced."""
     read_as_json(raw)
