@@ -180,16 +180,6 @@ def from_json(text: str | bytes) -> bytes:
         raise ValueError("a number beyond 64 bit") from None
 
 
-def plain_text(message: Mapping[str, Any]) -> str:
-    """What a person would read of it, for previews and search: the text, or the text blocks joined by a space."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    blocks = content if isinstance(content, list) else []
-    texts = (block.get("text") for block in blocks if isinstance(block, dict))
-    return " ".join(text for text in texts if isinstance(text, str))
-
-
 def element(seq: int, created_ms: int, message_id: str, packed: bytes) -> bytes:
     """An element of the ``history`` list. The scripts write the same; a test compares them."""
     return b"%d %d %b\n%b" % (seq, created_ms, message_id.encode(), packed)
@@ -244,7 +234,7 @@ def _data(packed: bytes) -> dict[str, Any] | None:
 
 
 def is_sound(elements: Sequence[bytes], after: int, through: int) -> bool:
-    """Whether these are elements as they are written here, holes included, with rising seqs above one and up to another."""
+    """Whether these are elements as they are written here, holes too, with rising seqs above one and up to another."""
     try:
         for raw in elements:
             header = _HEADER.match(raw)
@@ -259,11 +249,6 @@ def is_sound(elements: Sequence[bytes], after: int, through: int) -> bool:
     except (ValueError, _Unsayable):
         return False
     return True
-
-
-def holes(elements: Sequence[bytes]) -> int:
-    """How many of these sound elements are holes."""
-    return sum(one.endswith(HOLE) and one.index(b"\n") == len(one) - 2 for one in elements)
 
 
 class StaleHistory(list[dict[str, Any]]):
@@ -304,8 +289,8 @@ class Messages(Sequence[Record]):
 
     def data(self) -> list[dict[str, Any]]:
         """The messages alone, as they were appended, but for unreadable ones; a `StaleHistory` if they are stale."""
-        found = (_data(raw[raw.find(b"\n") + 1 :]) for raw in self._raw[self._start : self._stop])
-        data = [one for one in found if one is not None]
+        packed = (raw[raw.find(b"\n") + 1 :] for raw in self._raw[self._start : self._stop])
+        data = [one for one in map(_data, packed) if one is not None]
         return StaleHistory(data) if self.stale else data
 
     def __repr__(self) -> str:
