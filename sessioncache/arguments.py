@@ -5,6 +5,8 @@ from __future__ import annotations
 from sessioncache.errors import InvalidInput
 
 MAX_NUMBER = 2**53
+# The last millisecond of the year 9999, after which Python knows no time.
+LAST_MILLISECOND = 253_402_300_799_999
 # A year: nobody waits longer.
 MAX_SECONDS = 31_536_000
 

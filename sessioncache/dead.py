@@ -17,7 +17,7 @@ from typing import Any
 
 from sessioncache import op as ops
 from sessioncache import read_through
-from sessioncache.arguments import number
+from sessioncache.arguments import LAST_MILLISECOND, number
 from sessioncache.errors import InvalidInput
 from sessioncache.flow import Flow, Transact
 from sessioncache.hot import draining
@@ -30,7 +30,7 @@ from sessioncache.store import load
 from sessioncache.store.plan import known_id
 
 PAGE = 500
-_MILLISECONDS = re.compile(r"[0-9]{1,14}")
+_MILLISECONDS = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _letter(raw: bytes) -> DeadLetter:
     op = ops.parsed(element)
     message_id, message = _message(op)
     return DeadLetter(
-        at=instant(int(at_ms) if _MILLISECONDS.fullmatch(at_ms) else 0),
+        at=instant(min(int(at_ms), LAST_MILLISECOND) if _MILLISECONDS.fullmatch(at_ms) else 0),
         reason=reason,
         session_key=session_key,
         session_id=op.session_id if op else "",

@@ -27,6 +27,7 @@ from typing import Any, overload
 
 import msgpack
 
+from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.errors import InvalidMessage
 from sessioncache.foreign import parse_object, unpack
 
@@ -35,10 +36,8 @@ SMALLEST_INTEGER = -(2**63)
 LARGEST_INTEGER = 2**64 - 1
 
 HOLE = b"\xc1"
-# The last millisecond that an element may name: some day in the year 5138.
-LAST_MILLISECOND = 10**14 - 1
 
-_HEADER = re.compile(rb"(\d{1,16}) (\d{1,14}) ([^\n]+)\n")
+_HEADER = re.compile(rb"(\d{1,16}) (\d{1,15}) ([^\n]+)\n")
 # How msgpack writes binary data of no length, which its limits let pass.
 _NO_BYTES = (b"\xc4\x00", b"\xc5\x00\x00", b"\xc6\x00\x00\x00\x00")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -181,16 +180,6 @@ def from_json(text: str | bytes) -> bytes:
         raise ValueError("a number beyond 64 bit") from None
 
 
-def plain_text(message: Mapping[str, Any]) -> str:
-    """What a person would read of it, for previews and search: the text, or the text blocks joined by a space."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    blocks = content if isinstance(content, list) else []
-    texts = (block.get("text") for block in blocks if isinstance(block, dict))
-    return " ".join(text for text in texts if isinstance(text, str))
-
-
 def element(seq: int, created_ms: int, message_id: str, packed: bytes) -> bytes:
     """An element of the ``history`` list. The scripts write the same; a test compares them."""
     return b"%d %d %b\n%b" % (seq, created_ms, message_id.encode(), packed)
@@ -235,9 +224,8 @@ def record(raw: bytes, durability: str | None = None) -> Record:
     if header is None:
         return Record(0, "", _EPOCH, {}, readable=False)
     data = _data(raw[header.end() :])
-    seq, created_ms, message_id = header.groups()
-    named, created_at = message_id.decode(errors="replace"), instant(int(created_ms))
-    return Record(int(seq), named, created_at, data or {}, readable=data is not None, durability=durability)
+    named, at = header[3].decode(errors="replace"), instant(min(int(header[2]), LAST_MILLISECOND))
+    return Record(int(header[1]), named, at, data or {}, readable=data is not None, durability=durability)
 
 
 def _data(packed: bytes) -> dict[str, Any] | None:
@@ -248,11 +236,11 @@ def _data(packed: bytes) -> dict[str, Any] | None:
 
 
 def is_sound(elements: Sequence[bytes], after: int, through: int) -> bool:
-    """Whether these are elements as they are written here, holes included, with rising seqs above one and up to another."""
+    """Whether these are elements as they are written here, holes too, with rising seqs above one and up to another."""
     try:
         for raw in elements:
             header = _HEADER.match(raw)
-            if header is None or not after < (after := int(header[1])) <= through:
+            if header is None or not after < (after := int(header[1])) <= through or int(header[2]) > LAST_MILLISECOND:
                 return False
             header[3].decode()
             packed = raw[header.end() :]
@@ -263,11 +251,6 @@ def is_sound(elements: Sequence[bytes], after: int, through: int) -> bool:
     except (ValueError, _Unsayable):
         return False
     return True
-
-
-def holes(elements: Sequence[bytes]) -> int:
-    """How many of these sound elements are holes."""
-    return sum(one.endswith(HOLE) and one.index(b"\n") == len(one) - 2 for one in elements)
 
 
 class StaleHistory(list[dict[str, Any]]):
@@ -308,8 +291,8 @@ class Messages(Sequence[Record]):
 
     def data(self) -> list[dict[str, Any]]:
         """The messages alone, as they were appended, but for unreadable ones; a `StaleHistory` if they are stale."""
-        found = (_data(raw[raw.find(b"\n") + 1 :]) for raw in self._raw[self._start : self._stop])
-        data = [one for one in found if one is not None]
+        packed = (raw[raw.find(b"\n") + 1 :] for raw in self._raw[self._start : self._stop])
+        data = [one for one in map(_data, packed) if one is not None]
         return StaleHistory(data) if self.stale else data
 
     def __repr__(self) -> str:

@@ -39,6 +39,7 @@ from hashlib import sha256
 from itertools import zip_longest
 from os import urandom
 
+from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.keys import MAX_NAME_CHARACTERS
 
 APPEND, EVENT = "append", "event"
@@ -52,7 +53,7 @@ KINDS = frozenset(
 
 # Kinds whose payload begins with a message id and a line break.
 _NAMING = MESSAGE_KINDS | {EDIT}
-_HEADER = re.compile(rb"(\d{1,16}) ([\w-]{16}) (\d{1,9}) (\d{1,14}) ([a-z_]+) ([^\n]{1,1024})\n")
+_HEADER = re.compile(rb"(\d{1,16}) ([\w-]{16}) (\d{1,9}) (\d{1,15}) ([a-z_]+) ([^\n]{1,1024})\n")
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
 
 
@@ -119,6 +120,8 @@ def parse(element: bytes) -> Op:
     payload = element[header.end() :]
     if kind.decode() not in KINDS:
         raise ValueError("an unknown kind of op")
+    if int(at_ms) > LAST_MILLISECOND:
+        raise ValueError("no time")
     if kind.decode() in _NAMING and not _is_name(payload.partition(b"\n")[0].decode()):
         raise ValueError("no message id")
     return Op(int(version), op_id.decode(), int(left), int(at_ms), kind.decode(), session_id.decode(), payload)

@@ -30,7 +30,7 @@ from sessioncache.hot import reading
 from sessioncache.hot.reading import Found
 from sessioncache.hot.server import server_facts
 from sessioncache.keys import SessionKeys
-from sessioncache.message import Messages, holes, is_sound
+from sessioncache.message import HOLE, Messages, is_sound
 from sessioncache.near import Copy
 from sessioncache.op import new_op_id
 from sessioncache.pressure import Relief
@@ -120,6 +120,11 @@ def _drop_garbage(state: State, keys: SessionKeys) -> Flow[None]:
     )
     state.near.drop(keys.session_key)
     yield from reading.evict(state, keys)
+
+
+def holes(elements: list[bytes]) -> int:
+    """How many of these sound elements are holes."""
+    return sum(one.endswith(HOLE) and one.index(b"\n") == len(one) - 2 for one in elements)
 
 
 def noted(state: State, elements: list[bytes]) -> list[bytes]:

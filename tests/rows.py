@@ -7,8 +7,9 @@ from itertools import count
 
 from sqlalchemy import insert
 
-from sessioncache.message import plain_text, to_json
+from sessioncache.message import to_json
 from sessioncache.schema import messages, sessions
+from sessioncache.store.columns import plain_text
 from sessioncache.store.words import searchable, title_words
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

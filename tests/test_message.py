@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sessioncache import keys, message, op
 from sessioncache.errors import InvalidMessage
+from sessioncache.store import columns
 
 LIMIT = 10**7
 numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -63,8 +64,8 @@ def test_an_element_gives_its_record_back(seq, created_ms, message_id, data):
 )
 def test_plain_text(content, text):
     """The text, or the text blocks joined by a space."""
-    assert message.plain_text({"content": content}) == text
-    assert message.plain_text({}) == ""
+    assert columns.plain_text({"content": content}) == text
+    assert columns.plain_text({}) == ""
 
 
 def test_nesting_is_bounded_exactly():

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from sessioncache import housekeeping, nudge, write_behind
+from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.config import Settings, settings_from
 from sessioncache.connect import BlockingConnections
 from sessioncache.errors import ConfigurationError
-from sessioncache.message import LAST_MILLISECOND
 
 # The dotted names of the jobs that the schedule enqueues.
 KEEP_HOUSE, TELL_EXPIRING = "workers.jobs.keep_house", "workers.jobs.tell_expiring"

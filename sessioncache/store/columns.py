@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sessioncache.message import decode, instant, plain_text, to_json
+from sessioncache.message import decode, instant, to_json
 from sessioncache.store.payloads import unreadable
 from sessioncache.store.planned import NewMessage
 from sessioncache.store.words import searchable
@@ -41,3 +42,13 @@ def message_row(new: NewMessage) -> dict[str, Any]:
 def storable(text: str) -> str:
     """Text for a column that people search; PostgreSQL takes no NUL there. The message itself keeps it."""
     return text.replace("\x00", "\ufffd")
+
+
+def plain_text(message: Mapping[str, Any]) -> str:
+    """What a person would read of it, for previews and search: the text, or the text blocks joined by a space."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    blocks = content if isinstance(content, list) else []
+    texts = (block.get("text") for block in blocks if isinstance(block, dict))
+    return " ".join(text for text in texts if isinstance(text, str))

@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, LargeBinary, Select, Text, and_, cast, delete, func, select, tuple_
 
 from sessioncache import info
-from sessioncache.arguments import MAX_NUMBER
+from sessioncache.arguments import LAST_MILLISECOND, MAX_NUMBER
 from sessioncache.errors import CorruptRecord, InvalidKey
 from sessioncache.keys import check_name
-from sessioncache.message import HOLE, LAST_MILLISECOND, element, from_json, milliseconds
+from sessioncache.message import HOLE, element, from_json, milliseconds
 from sessioncache.op import remembered
 from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.snapshot import Snapshot
