@@ -1,41 +1,29 @@
 """Settings: every limit with its unit and reason, from keyword arguments and ``SESSIONCACHE_*`` variables.
 
 An argument beats the environment, which beats the default. Everything is validated before any I/O; a wrong value is a
-`ConfigurationError` that names the setting. `masked` is what may be shown of a URL.
+`ConfigurationError` that names the setting.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
+from sessioncache.addresses import check_redis_url, database_url
 from sessioncache.conversation.policy import ResetPolicies
 from sessioncache.errors import ConfigurationError, InvalidKey
 from sessioncache.keys import MAX_PARTITIONS, check_name
-from sessioncache.sentinel import SCHEMES, deployment
 
 ENVIRONMENT = "SESSIONCACHE_"
-REDIS_SCHEMES = ("redis", "rediss", "unix", *SCHEMES)
-# The driver each door uses, whatever driver the URL names: (blocking, awaiting).
-DRIVERS = {
-    "sqlite": ("sqlite+pysqlite", "sqlite+aiosqlite"),
-    "postgresql": ("postgresql+psycopg", "postgresql+psycopg"),
-    "postgres": ("postgresql+psycopg", "postgresql+psycopg"),
-}
 
 BACKPRESSURE = ("raise", "wait", "through")
 _MAY_BE_ZERO = frozenset(
     {"ttl_jitter", "linger", "near_sessions", "near_bytes", "touch", "expiring_ahead", "empty_after", "archive_after",
      "prune_after", "retention", "max_pending_age", "max_backlog_age"}
 )  # fmt: skip
-_SECRETS = re.compile(r"(?<=://).*(?=@)|(?<=password=)[^&]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +184,8 @@ class Settings:
         if not self.prefix.isprintable() or not self.prefix or set(self.prefix) & set("{}: "):
             raise ConfigurationError("prefix must be printable text without braces, colons or spaces.")
         _check_namespace(self.namespace)
-        _check_redis_url("redis_url", self.redis_url)
-        _check_redis_url("queue_url", self.queue_url or self.redis_url)
+        check_redis_url("redis_url", self.redis_url)
+        check_redis_url("queue_url", self.queue_url or self.redis_url)
         database_url(self.database_url)
         _check_reset(self.reset)
 
@@ -266,37 +254,3 @@ def _check_reset(value: object) -> None:
     if not isinstance(value, str):
         raise ConfigurationError(f"reset must be JSON text, not {type(value).__name__}; `ResetPolicies.to_json` gives it.")
     ResetPolicies.parse(value)
-
-
-def _check_redis_url(name: str, url: str) -> None:
-    scheme, separator, _ = url.partition("://")
-    if not separator or scheme not in REDIS_SCHEMES:
-        first = ", ".join(f"{one}://" for one in REDIS_SCHEMES[:-1])
-        raise ConfigurationError(f"{name} must begin with {first} or {REDIS_SCHEMES[-1]}://, not {scheme[:40]!r}.")
-    try:
-        deployment(url)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{name} cannot be used: {error}; write it like redis+sentinel://host:26379,host:26379/service/0."
-        ) from None  # the cause may quote a password
-
-
-def database_url(url: str, *, awaiting: bool = False) -> URL:
-    """The database URL with the driver that fits the door.
-
-    Raises:
-        ConfigurationError: not a URL, or not of SQLite or PostgreSQL.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        raise ConfigurationError("The database URL cannot be read; write it like postgresql://host/name.") from error
-    dialect = parsed.drivername.partition("+")[0]
-    if dialect not in DRIVERS:
-        raise ConfigurationError(f"The database URL must begin with sqlite:// or postgresql://, not {dialect[:40]!r}.")
-    return parsed.set(drivername=DRIVERS[dialect][awaiting])
-
-
-def masked(url: str) -> str:
-    """A URL as it may be shown: user and password hidden."""
-    return _SECRETS.sub("***", url)

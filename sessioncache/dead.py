@@ -15,8 +15,8 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
+from sessioncache import hydration
 from sessioncache import op as ops
-from sessioncache import read_through
 from sessioncache.arguments import LAST_MILLISECOND, number
 from sessioncache.errors import InvalidInput
 from sessioncache.flow import Flow, Transact
@@ -184,7 +184,7 @@ def _requeue(state: State, group: Sequence[DeadLetter]) -> Flow[bool]:
     yield Transact(partial(load.forgive, names=names), writes=True)
     keys = state.keyspace.of(group[0].session_key)
     elements = [ops.unversioned(op, left) for left, op in zip(reversed(range(len(found))), found, strict=True)]
-    return (yield from read_through.warm(state, keys, lambda: draining.requeue(state, keys, found[0].kind, elements)))
+    return (yield from hydration.warm(state, keys, lambda: draining.requeue(state, keys, found[0].kind, elements)))
 
 
 def _given(letters_: Iterable[DeadLetter]) -> list[DeadLetter]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
 from typing import Any, ClassVar, TypeVar
@@ -21,14 +21,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sessioncache.borders import FOREIGN, translate
 from sessioncache.bounded import within
-from sessioncache.durability import Wait
-from sessioncache.errors import DurabilityUnavailable, HookFailed, HotTierRefused, SessionCacheError
+from sessioncache.errors import HookFailed
 from sessioncache.flow import WRITES, Apart, Bell, Call, Command, Evaluate, Pause, Request, Ring, Transact
 from sessioncache.scripts import Script
+from sessioncache.waits import Talk, following, talk
 
 T = TypeVar("T")
-# Commands of one connection; their replies are sent, error replies thrown; the result is that of an `Evaluate` with a wait.
-Talk = Generator[tuple[Any, ...], Any, tuple[Any, Any]]
 
 
 def _isolation(engine: Engine, *, writes: bool) -> dict[str, Any]:
@@ -45,45 +43,6 @@ def _hook(request: Call) -> Iterator[None]:
     except Exception as error:
         name = getattr(request.function, "__name__", "a hook")
         raise HookFailed(f"{name} raised {type(error).__name__}; {request.outcome}.") from error
-
-
-def _waiting(request: Evaluate, wait: Wait) -> Talk:
-    """What is said on one connection to run a script and to wait; sent the replies, thrown the error replies."""
-    script, rest = request.script, (len(request.keys), *request.keys, *request.args)
-    if wait.probe:
-        try:
-            yield wait.probe
-        except ResponseError as error:
-            raise _cannot(wait, error) from error
-    try:
-        reply = yield ("EVALSHA", script.sha, *rest)
-    except NoScriptError:
-        reply = yield ("EVAL", script.text, *rest)
-    if reply[0] != b"ok":
-        return reply, None
-    end = time.monotonic() + wait.timeout
-    while True:
-        step = min(wait.step, end - time.monotonic())
-        try:
-            answer = yield (*wait.command, max(1, round(1000 * step)))
-        except ResponseError as error:
-            return reply, translate(error, of_store=False)
-        if wait.reached(answer) or time.monotonic() >= end:
-            return reply, answer
-
-
-def _next(talk: Talk, reply: Any) -> tuple[Any, ...]:
-    return talk.throw(reply) if isinstance(reply, ResponseError) else talk.send(reply)
-
-
-def _cannot(wait: Wait, error: ResponseError) -> SessionCacheError:
-    ours = translate(error, of_store=False)
-    if not isinstance(ours, HotTierRefused):
-        return ours
-    return DurabilityUnavailable(
-        f"Redis cannot say what is on its disk ({str(error)[:100]}); nothing was written. {wait.command[0]} needs Redis "
-        "7.2 or Valkey, and appendonly yes."
-    )
 
 
 class FirstTransaction:
@@ -147,7 +106,7 @@ class Blocking:
 
     def _evaluate(self, request: Evaluate) -> Any:
         if request.wait is not None:
-            return self._wait(_waiting(request, request.wait))
+            return self._wait(talk(request, request.wait))
         with within(self.patience):
             return self._evaluated(request, request.script)
 
@@ -157,14 +116,14 @@ class Blocking:
         except NoScriptError:
             return self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
 
-    def _wait(self, talk: Talk) -> tuple[Any, Any]:
+    def _wait(self, said: Talk) -> tuple[Any, Any]:
         with within(self.patience):
             held = self.hot.client()
         with held:
             try:
-                command = next(talk)
+                command = next(said)
                 while True:
-                    command = _next(talk, self._answer(held.connection, command))
+                    command = following(said, self._answer(held.connection, command))
             except StopIteration as done:
                 found: tuple[Any, Any] = done.value
                 return found
@@ -252,7 +211,7 @@ class Awaiting:
 
     async def _evaluate(self, request: Evaluate) -> Any:
         if request.wait is not None:
-            return await self._wait(_waiting(request, request.wait))
+            return await self._wait(talk(request, request.wait))
         async with asyncio.timeout(self.patience):
             return await self._evaluated(request, request.script)
 
@@ -262,15 +221,15 @@ class Awaiting:
         except NoScriptError:
             return await self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
 
-    async def _wait(self, talk: Talk) -> tuple[Any, Any]:
+    async def _wait(self, said: Talk) -> tuple[Any, Any]:
         held = self.hot.client()
         async with asyncio.timeout(self.patience):
             await held.initialize()
         async with held:
             try:
-                command = next(talk)
+                command = next(said)
                 while True:
-                    command = _next(talk, await self._answer(held.connection, command))
+                    command = following(said, await self._answer(held.connection, command))
             except StopIteration as done:
                 found: tuple[Any, Any] = done.value
                 return found

@@ -22,7 +22,7 @@ from typing import Protocol, cast
 
 from sqlalchemy import Connection
 
-from sessioncache import hooks, info, read_through
+from sessioncache import hooks, hydration, info
 from sessioncache.conversation import policy
 from sessioncache.errors import HotTierUnavailable, SessionCacheError, StoreUnavailable, VersionConflict
 from sessioncache.flow import Call, Flow, Transact
@@ -171,10 +171,10 @@ def _tried(one: Candidate, work: Flow[bool], failed: dict[str, str]) -> Flow[boo
 def _looked_after(state: State, one: Candidate, run: Run, care: Care) -> Flow[bool]:
     """Do to one session what is to be done. A copy that was brought in for this has no messages, and goes again."""
     keys, was_hot = state.keyspace.of(one.session_key), True
-    looked = yield from read_through.attempted(state, keys, partial(reading.look, state, keys))
+    looked = yield from hydration.attempted(state, keys, partial(reading.look, state, keys))
     if looked is None:
         was_hot = False
-        looked = yield from read_through.warm(state, keys, partial(reading.look, state, keys), window=0)
+        looked = yield from hydration.warm(state, keys, partial(reading.look, state, keys), window=0)
     try:
         snapshot = looked.info
         if looked.held or snapshot is None or snapshot.session_id != one.session_id:
@@ -192,12 +192,12 @@ def _looked_after(state: State, one: Candidate, run: Run, care: Care) -> Flow[bo
 def _archive(state: State, handle: Handle, terms: Change) -> Flow[bool]:
     payload = info.packed({"set": {"archived": True}})
     attempt = partial(writing.update, state, handle.keys, terms, payload, ("set", "archived", "1"), activity=False)
-    return not isinstance((yield from read_through.warm(state, handle.keys, attempt, window=0)), Moved | Busy)
+    return not isinstance((yield from hydration.warm(state, handle.keys, attempt, window=0)), Moved | Busy)
 
 
 def _prune(state: State, handle: Handle, terms: Change) -> Flow[bool]:
     attempt = partial(writing.leave, state, handle.keys, terms, PRUNED)
-    return not isinstance((yield from read_through.warm(state, handle.keys, attempt, window=0)), Moved | Busy)
+    return not isinstance((yield from hydration.warm(state, handle.keys, attempt, window=0)), Moved | Busy)
 
 
 def _is_empty(it: Info, before: datetime) -> bool:
@@ -261,7 +261,7 @@ def _told(state: State, one: Candidate) -> Flow[bool]:
     while True:
         rows = policy.rows(state.policies, around)
         attempt = partial(reading.tell, state, keys, one.session_id, op_id, ahead_ms, rows)
-        reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt)))
+        reply = cast("Opened | Refused", (yield from hydration.warm(state, keys, attempt)))
         if isinstance(reply, Opened):
             yield Call(hooks.resolved(state.settings.on_expiring), (reply.info,))
             return True

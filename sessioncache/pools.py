@@ -17,8 +17,9 @@ from redis.asyncio.retry import Retry as AwaitingRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from sessioncache.addresses import masked
 from sessioncache.bounded import AWAITING, BLOCKING, Asking, AwaitedPrimary, Primary
-from sessioncache.config import Settings, masked
+from sessioncache.config import Settings
 from sessioncache.errors import ConfigurationError
 from sessioncache.sentinel import Deployment, deployment
 

@@ -20,8 +20,9 @@ from servers import python
 from sqlalchemy import create_engine, text
 
 from sessioncache import AsyncSessionCache, ConfigurationError, HotTierUnavailable, SessionCache, Settings
+from sessioncache.addresses import masked
 from sessioncache.commit import commit
-from sessioncache.config import as_environment, masked
+from sessioncache.config import as_environment
 from sessioncache.hot import draining
 from sessioncache.nudge import enqueue, queue_connection
 from sessioncache.op import readable

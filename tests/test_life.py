@@ -20,8 +20,8 @@ from sessioncache import (
     TurnLost,
     TurnTimeout,
     VersionConflict,
+    hydration,
     info,
-    read_through,
 )
 from sessioncache.conversation import policy
 from sessioncache.hot import reading, writing
@@ -72,7 +72,7 @@ def opening(cache, begin, verb="open"):
     state, keys = cache._state, cache._state.keyspace.of(KEY)
     rows = policy.rows(NO_POLICY, datetime.now(UTC))
     attempt = partial(reading.open_session, state, keys, verb, "", begin, rows)
-    return cache._run(read_through.warm(state, keys, attempt))
+    return cache._run(hydration.warm(state, keys, attempt))
 
 
 @pytest.mark.parametrize("between", ["deleted", "reset", "switched", "nothing"])

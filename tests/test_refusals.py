@@ -25,7 +25,8 @@ from sessioncache import (
     StoreUnavailable,
     write_behind,
 )
-from sessioncache.config import Settings, masked, settings_from
+from sessioncache.addresses import masked
+from sessioncache.config import Settings, settings_from
 
 
 def nested(levels: int) -> object:

@@ -24,7 +24,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from sessioncache import nudge
-from sessioncache.config import Settings, masked
+from sessioncache.addresses import masked
+from sessioncache.config import Settings
 from sessioncache.connect import BlockingConnections
 from sessioncache.errors import ConfigurationError
 from sessioncache.process import end_with_parent

@@ -207,7 +207,7 @@ def info_of(keys: SessionKeys, flat: Sequence[bytes]) -> Info:
     """The session in fields of meta, from a flat reply.
 
     Raises:
-        ValueError, KeyError, OverflowError: it is garbage; see `read_through.attempted`.
+        ValueError, KeyError, OverflowError: it is garbage; see `hydration.attempted`.
     """
     return from_meta(keys.session_key, {flat[at].decode(): flat[at + 1] for at in range(0, len(flat), 2)})
 

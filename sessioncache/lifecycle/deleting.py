@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from sessioncache import dead, flushing, hooks, read_through
+from sessioncache import dead, flushing, hooks, hydration, read_through
 from sessioncache.errors import HydrationTimeout, SessionNotFound
 from sessioncache.flow import Call, Flow, Transact
 from sessioncache.hot import writing
@@ -46,7 +46,7 @@ def delete_session(state: State, handle: Handle, expected_version: int | None = 
 def delete_current(state: State, handle: Handle, terms: Change) -> Flow[bool]:
     """Delete the handle's session if it is current, and the terms hold."""
     attempt = partial(writing.delete, state, handle.keys, terms, if_current=True)
-    reply = yield from read_through.warm(state, handle.keys, attempt, window=0)
+    reply = yield from hydration.warm(state, handle.keys, attempt, window=0)
     state.near.drop(handle.keys.session_key)
     if isinstance(reply, Moved | Busy):
         return False
@@ -75,7 +75,7 @@ def delete_by_id(state: State, session_id: str, owner: str | None) -> Flow[bool]
         except SessionNotFound:
             return False
         keys, terms = state.keyspace.of(found.session_key), Change(session_id, new_op_id())
-        yield from read_through.warm(state, keys, partial(writing.delete, state, keys, terms, if_current=False), window=0)
+        yield from hydration.warm(state, keys, partial(writing.delete, state, keys, terms, if_current=False), window=0)
         state.near.drop(found.session_key)
         yield from drain_key(state, found.session_key)
         now: place.Place | None = yield Transact(partial(place.place, session_id=session_id), writes=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
-from sessioncache import read_through
+from sessioncache import hydration, read_through
 from sessioncache.arguments import number
 from sessioncache.errors import (
     SessionCacheError,
@@ -55,7 +55,7 @@ def changed(
     Raises:
         SessionMoved, SessionDeleted: the session is not current any more; nothing was written.
     """
-    reply = yield from read_through.warm(state, handle.keys, attempt, window=window)
+    reply = yield from hydration.warm(state, handle.keys, attempt, window=window)
     if isinstance(reply, Moved):
         raise (yield from not_current(state, handle, reply))
     return cast("T", reply)

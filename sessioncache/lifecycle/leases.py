@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from secrets import token_hex
 
-from sessioncache import read_through
+from sessioncache import hydration, read_through
 from sessioncache.arguments import seconds, shown
 from sessioncache.errors import InvalidInput, TurnTimeout
 from sessioncache.flow import Flow, Pause
@@ -70,7 +70,7 @@ def _take_turn(state: State, handle: Handle, token: str, ttl: float, timeout: fl
     """
     deadline, waits = time.monotonic() + timeout, pauses(FIRST_WAIT, LONGEST_WAIT)
     while True:
-        verdict = yield from read_through.warm(state, handle.keys, partial(_take, state, handle, token, ttl))
+        verdict = yield from hydration.warm(state, handle.keys, partial(_take, state, handle, token, ttl))
         if verdict == "ours":
             return
         if verdict == "moved":

@@ -19,7 +19,7 @@ from zlib import crc32
 
 from sqlalchemy import Connection
 
-from sessioncache import read_through
+from sessioncache import hydration, read_through
 from sessioncache.arguments import number
 from sessioncache.errors import (
     CorruptLog,
@@ -137,7 +137,7 @@ def _read(state: State, session_id: str, owner: str | None, wanted: read_through
         work = partial(_page_if_there, session_id=session_id, session_key=found.session_key, wanted=wanted)
         elements: list[bytes] | None = yield Transact(work, writes=False)
         if elements is not None:
-            return Messages(read_through.noted(state, elements), 0, len(elements))
+            return Messages(hydration.noted(state, elements), 0, len(elements))
 
 
 def _page_if_there(
@@ -211,13 +211,13 @@ def _brought(state: State, target: Target, now: Found) -> Flow[bool]:
         return False
     terms = Change(now.session_id, new_op_id(), target.expected_version, target.turn)
     attempt = partial(writing.switch, state, target.keys, terms, now.revision, target.session_id, last_seq)
-    return (yield from read_through.warm(state, target.keys, attempt)) is True
+    return (yield from hydration.warm(state, target.keys, attempt)) is True
 
 
 def _let_go(state: State, session_key: str, session_id: str) -> Flow[str]:
     """Write under a key that a session leaves it, and drain that; the op id."""
     keys, terms = state.keyspace.of(session_key), Change(session_id, new_op_id())
-    yield from read_through.warm(state, keys, partial(writing.leave, state, keys, terms, SWITCHED))
+    yield from hydration.warm(state, keys, partial(writing.leave, state, keys, terms, SWITCHED))
     state.near.drop(session_key)
     yield from drain_key(state, session_key)
     return terms.op_id

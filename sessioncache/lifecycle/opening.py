@@ -14,7 +14,7 @@ from os import urandom
 from typing import Any, TypedDict, Unpack, cast
 from zlib import crc32
 
-from sessioncache import info, read_through
+from sessioncache import hydration, info
 from sessioncache.conversation import policy
 from sessioncache.conversation.key import build_session_key
 from sessioncache.conversation.source import SessionSource
@@ -167,7 +167,7 @@ def open_session(state: State, session_key: str, begins: Details, verb: str, *, 
     while True:
         rows = policy.rows(state.policies, around)
         attempt = partial(reading.open_session, state, keys, verb, begins.owner, begin, rows)
-        reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt, window=window)))
+        reply = cast("Opened | Refused", (yield from hydration.warm(state, keys, attempt, window=window)))
         if isinstance(reply, Opened):
             return opened(keys, reply)
         if reply.why == "there":
@@ -249,7 +249,7 @@ def refresh(state: State, handle: Handle) -> Flow[Info]:
     keys = handle.keys
     nothing = Begin("", new_op_id(), b"", {})
     attempt = partial(reading.open_session, state, keys, "get", "", nothing, policy.rows(NO_POLICY, datetime.now(UTC)))
-    reply = cast("Opened | Refused", (yield from read_through.warm(state, keys, attempt)))
+    reply = cast("Opened | Refused", (yield from hydration.warm(state, keys, attempt)))
     current = reply.info.session_id if isinstance(reply, Opened) else ""
     if isinstance(reply, Opened) and current == handle.session_id:
         return reply.info

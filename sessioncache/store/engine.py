@@ -27,7 +27,8 @@ from sqlalchemy import Connection, Engine, Pool, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from sessioncache.config import Settings, database_url
+from sessioncache.addresses import database_url
+from sessioncache.config import Settings
 from sessioncache.flow import WRITES
 
 WAL_TRIES, WAL_PAUSE = 200, 0.02
