@@ -87,10 +87,25 @@ def test_every_feature_names_tests_that_are_there():
     numbers = [int(row.split("|")[1]) for row in rows]
     assert numbers == [*range(1, 37)]
     for row in rows:
-        named = re.findall(r"`(tests/\w+\.py)(?:::(test_\w+))?`", row)
-        assert named, row
-        for path, name in named:
-            assert f"def {name}(" in (ROOT / path).read_text() if name else (ROOT / path).exists(), (path, name)
+        names_tests(row)
+
+
+def names_tests(row: str) -> None:
+    """A row of a table names tests, which exist."""
+    named = re.findall(r"`(tests/\w+\.py)(?:::(test_\w+))?`", row)
+    assert named, row
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / path).read_text() if name else (ROOT / path).exists(), (path, name)
+
+
+def test_every_guarantee_names_tests_that_are_there():
+    """A fault, what is lost, what a caller sees, and the tests that show it."""
+    rows = [line for line in (ROOT / "docs" / "guarantees.md").read_text().splitlines() if line.startswith("| ")]
+    faults = [row for row in rows if not row.startswith(("| what happens", "| durability"))]
+    assert len(faults) >= 40
+    for row in faults:
+        assert row.count("|") == 5, row
+        names_tests(row)
 
 
 def described() -> dict[str, str]:
