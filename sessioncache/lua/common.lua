@@ -191,8 +191,8 @@ end
 -- Counts what was removed from a key's log. Neither sum falls below what is left of others.
 local function waits_no_more(backlog, oldest, pending, session_key, ops, bytes)
   local all_ops, all_bytes, own_ops, own_bytes, own = counted(backlog, session_key)
-  local head = redis.call('LINDEX', pending, 0)
-  if not head then
+  local head = redis.pcall('LINDEX', pending, 0)  -- an error of a key that is no list: nothing is left there
+  if type(head) ~= 'string' then
     ops, bytes = own_ops, own_bytes
     redis.call('HDEL', backlog, own)
     redis.call('ZREM', oldest, session_key)
