@@ -141,6 +141,7 @@ CASES = {
     "SessionCache.retry_dead": moving(lambda at: at.cache.retry_dead(at.cache.dead_letters())),
     "SessionCache.drop_dead": Case(lambda at: at.cache.drop_dead(at.cache.dead_letters())),
     "SessionCache.stats": Case(lambda at: at.cache.stats()),
+    "SessionCache.doctor": Case(lambda at: at.cache.doctor()),
     "SessionCache.close": Case(lambda at: at.cache.close(flush=True)),
 }  # fmt: skip
 SAMPLE = ["Session.append", "Session.pop", "Session.retain", "Session.turn", "Session.hold", "SessionCache.open a new key"]
