@@ -9,7 +9,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not long" -n 2
 
 test-long: $(READY)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -n 2
 
 # Kills writers, workers, Redis and PostgreSQL for an hour, or SOAK_SECONDS, and prints what was survived.
 SOAK_SECONDS ?= 3600

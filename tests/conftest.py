@@ -36,6 +36,17 @@ STACKS = ["valkey9-sqlite", "valkey9-postgres18", "redis7-sqlite", "redis7-postg
 if redis_6():
     HOT["redis6"] = redis_6
     STACKS.append("redis6-sqlite")
+# What one stack shows soon, the other shows among the long proofs.
+THE_OTHER_LATER = pytest.mark.parametrize(
+    "some_stack", ["valkey9-sqlite", pytest.param("redis7-postgres", marks=pytest.mark.long)], indirect=True
+)
+# What may happen between a write and a read; the ways between the first and the last are long proofs.
+BETWEEN = [
+    "hot",
+    pytest.param("evicted", marks=pytest.mark.long),
+    pytest.param("flushed", marks=pytest.mark.long),
+    "flushed and evicted",
+]
 STORES = {"postgres18": postgres_wheel, "postgres": postgres_of_machine}
 
 _servers: dict[str, RedisServer | PostgresServer] = {}

@@ -8,13 +8,13 @@ import time
 import contract
 import contract_conversation
 import pytest
+from conftest import BETWEEN
 from doors import DOORS, opener
 
 from sessioncache import AsyncSessionCache
 
 # Few partitions, so that what looks at all of them is quick.
 QUICK = {"partitions": 4, "lanes": 2}
-BETWEEN = ["hot", "evicted", "flushed", "flushed and evicted"]
 
 
 def doors(stack, kind):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pytest
+from conftest import THE_OTHER_LATER
 from sqlalchemy import create_engine, text
 
 from sessioncache import Session, SessionCache, SessionExists, SessionNotFound
@@ -189,6 +190,7 @@ def judge(stack, at: Scene, gone: set[str]) -> None:
         assert cold.stats().dead == 0
 
 
+@THE_OTHER_LATER
 @pytest.mark.parametrize("name", CASES)
 def test_its_process_dies_after_any_request(some_stack, name):
     """Drained, the sessions are where they were or where they should be; the call succeeds when it is repeated."""

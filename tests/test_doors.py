@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from conftest import BETWEEN
 from doors import DOORS, opener
 from sqlalchemy import create_engine
 
@@ -35,7 +36,7 @@ def open_door(request, stack):
         yield door
 
 
-@pytest.fixture(params=["hot", "evicted", "flushed", "flushed and evicted"])
+@pytest.fixture(params=BETWEEN)
 def between(request):
     """What happens to a session between a write and a read."""
 

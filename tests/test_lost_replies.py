@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from conftest import THE_OTHER_LATER
 from sqlalchemy import create_engine, text
 
 from sessioncache import HotTierUnavailable, Session, SessionCache, SessionNotFound, scripts
@@ -257,6 +258,7 @@ def _in_between(place: Place, between, how: str) -> Callable[[], None]:
     return lambda: bool(happened)
 
 
+@THE_OTHER_LATER
 @pytest.mark.parametrize("how", BETWEEN)
 @pytest.mark.parametrize("name", CASES)
 def test_once_and_rightly_answered(some_stack, at, name, how):

@@ -11,6 +11,7 @@ from functools import partial
 from multiprocessing import get_context
 
 import pytest
+from conftest import THE_OTHER_LATER
 from sqlalchemy import create_engine, text, update
 
 from sessioncache import Session, SessionCache, SessionExists
@@ -62,6 +63,7 @@ def rows(stack) -> list[tuple]:
     return [(row[0], row[1] is not None, row[2]) for row in found]
 
 
+@THE_OTHER_LATER
 @pytest.mark.parametrize("how", ["open", "ensure"])
 def test_fifty_processes_open_one_new_key(some_stack, how):
     """One session id, one row; nobody was told of a reset."""
@@ -85,6 +87,7 @@ def make_due(cache: SessionCache, session: Session, reason: str) -> None:
     connections.driver.hot.hset(connections.state.keyspace.of(KEY).meta, "updated_ms", milliseconds(before))
 
 
+@THE_OTHER_LATER
 @pytest.mark.parametrize("hot", [True, False])
 @pytest.mark.parametrize("reason", ["idle", "suspended"])
 def test_fifty_processes_open_a_session_that_is_due(some_stack, reason, hot):
@@ -103,6 +106,7 @@ def test_fifty_processes_open_a_session_that_is_due(some_stack, reason, hot):
     assert rows(some_stack) == [(session.session_id, True, "session_reset"), (current, False, None)]
 
 
+@THE_OTHER_LATER
 def test_ten_processes_create_one_id(some_stack):
     """One of them has created it; to the others it exists."""
     found = all_open(some_stack.settings(), "create", time.time() + 2, 10)
