@@ -146,3 +146,22 @@ def test_op_ids_are_forgotten_after_a_while(stack):
         cache.open("k").append({"content": "a"}, id="telegram-1")
         cache.flush()
         assert cache.stats().messages == 1
+
+
+SLOW = """
+CREATE FUNCTION slowly() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.4); END $$;
+CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION slowly();
+"""
+
+
+def test_a_migration_takes_as_long_as_it_takes(empty_postgres, one_stack, monkeypatch):
+    """The limits of time are for calls and workers: an index of a large table is built in minutes."""
+    engine = create_engine(empty_postgres)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(SLOW)
+    engine.dispose()
+    settings = replace(one_stack.settings(), database_url=empty_postgres, database_timeout=0.2)
+    for name, value in as_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(cli, ["db", "upgrade"])
+    assert (done.exit_code, done.output) == (0, f"the schema is at {HEAD}\n")

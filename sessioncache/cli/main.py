@@ -106,7 +106,7 @@ def db() -> None:
 
 def _in_database(work: Callable[[Connection], None]) -> str | None:
     """The schema version after ``work``, which is done in one transaction."""
-    engine = engines.blocking(settings_from({}))
+    engine = engines.patient(settings_from({}))
     try:
         with engine.begin() as connection:
             work(connection)

@@ -63,6 +63,11 @@ def blocking(settings: Settings) -> Engine:
     return _impatient(create_engine(url, **_options(url, settings)), settings)
 
 
+def patient(settings: Settings) -> Engine:
+    """An engine for migrations, which take as long as they take: no statement has a limit of time."""
+    return create_engine(database_url(settings.database_url), hide_parameters=True)
+
+
 def awaiting(settings: Settings) -> AsyncEngine:
     """An engine for `Awaiting`."""
     url = database_url(settings.database_url, awaiting=True)
