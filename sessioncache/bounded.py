@@ -64,13 +64,14 @@ class _Timed:
     """A socket that sends and receives within the deadline of the thread that does it."""
 
     def __init__(self, plain: socket.socket) -> None:
-        self._plain, self._usual, self._narrowed = plain, plain.gettimeout(), False
+        self._plain = plain
+        self._asked = self._set = plain.gettimeout()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plain, name)
 
     def settimeout(self, seconds: float | None) -> None:
-        self._narrowed = False
+        self._asked = self._set = seconds
         self._plain.settimeout(seconds)
 
     def sendall(self, data: bytes) -> None:
@@ -86,11 +87,12 @@ class _Timed:
         return self._plain.recv(*arguments)
 
     def _narrow(self) -> None:
-        seconds = left()
-        if not self._narrowed and (seconds is None or seconds > (self._usual or 0) - AT_ONCE > 0):
-            return
-        self._plain.settimeout(self._usual if seconds is None else seconds)
-        self._narrowed = seconds is not None
+        seconds, asked = left(), self._asked
+        enough = seconds is None or (asked is not None and seconds > asked - AT_ONCE)
+        wanted = asked if enough else seconds
+        if wanted != self._set:
+            self._plain.settimeout(wanted)
+            self._set = wanted
 
 
 def _in_time(connect: Callable[[], socket.socket]) -> socket.socket:
