@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -171,6 +172,7 @@ class Client:
     def change(self, handle: Handle, name: str, invoke: Callable[..., Any], decide: Callable[[Life], list[Answer]],
                fault: Fault | None, **more: Any) -> Any:  # fmt: skip
         """A change of a session, on the terms of its handle."""
+        handle = copy(handle)  # its terms as they are now, whatever it expects when this goes on
         if handle.mark:
             more["expected_version"] = handle.mark[0]
 
@@ -196,6 +198,7 @@ class Client:
         return answers() + refused if again else refused
 
     def append(self, handle: Handle, texts: list[str], ids: list[str] | None, fault: Fault | None) -> Any:
+        handle = copy(handle)
         said = [Said(text, ids[at] if ids else None) for at, text in enumerate(texts)]
 
         def decide(world: World) -> list[Answer]:
@@ -246,6 +249,8 @@ class Client:
         return self.change(handle, "clear", handle.session.clear, lambda _: [value(None, _cleared(handle.id))], fault)
 
     def retain(self, handle: Handle, name: str, count: int, fault: Fault | None) -> Any:
+        handle = copy(handle)
+
         def decide(life: Life) -> list[Answer]:
             gone = len(life.messages) - count
             return [Answer(("retained", {"gone": gone}), _nothing) if gone > 0
@@ -309,6 +314,8 @@ class Client:
         return self.change(handle, "reset", handle.session.reset, lambda _: [begins], fault)
 
     def switch(self, handle: Handle, session_id: str, fault: Fault | None) -> Any:
+        handle = copy(handle)
+
         def decide(world: World) -> list[Answer]:
             life, refused = world.lives.get(session_id), self.refusals(world, handle)
             mine = world.lives.get(handle.id)
@@ -322,6 +329,8 @@ class Client:
         return self.make("switch", lambda: handle.session.switch(session_id, **more), decide, fault)
 
     def deletes_handle(self, handle: Handle, fault: Fault | None) -> Any:
+        handle = copy(handle)
+
         def decide(world: World) -> list[Answer]:
             if handle.mark or handle.turn:
                 return self.unless(self.refusals(world, handle), handle, lambda: _deletes(handle.id)(world))
