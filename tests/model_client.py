@@ -382,6 +382,7 @@ class Client:
             return [Answer(("session", handle.id)), *([error(TurnTimeout)] if holder else [])]
 
         right = handle.session.turn(timeout=0)
+        self.oracle.rights.append(right)
         got = self.make("turn", right.__enter__, decide)
         if not isinstance(got, Session):
             return None

@@ -325,6 +325,8 @@ class Machine(RuleBasedStateMachine):
         """Whoever is under way comes to an end; then the store has what the model has, and nothing else is left."""
         if not hasattr(self, "clients") or not self.clients:
             return
+        for right in self.oracle.rights:  # also of a process that died, whose threads live on here
+            right._over.set()
         note("\n".join(self.oracle.log))
         if sys.exc_info()[0] is not None:  # it has failed already
             return

@@ -115,6 +115,7 @@ class Oracle:
         self.active: list[Call] = []
         self.parked: list[Call] = []
         self.turns: dict[str, str] = {}
+        self.rights: list[Any] = []
         self.store_down = False
         self.log: list[str] = []
         self.deaths = 0

@@ -29,7 +29,6 @@ from sessioncache import (
     LayoutMismatch,
     dead,
     finding,
-    read_through,
     write_behind,
 )
 from sessioncache import info as infos
@@ -140,7 +139,7 @@ def test_a_hole_is_sound_and_rising_seqs_are():
     """Seqs that do not rise, repeat or pass the version are garbage, though each element is good."""
     some = [element(seq, 5, "m", PACKED) for seq in (2, 3, 9)]
     assert messages.is_sound([*some, element(10, 5, "m", HOLE)], 1, 10)
-    assert read_through.holes([*some, element(10, 5, "m", HOLE)]) == 1
+    assert hydration.holes([*some, element(10, 5, "m", HOLE)]) == 1
     for after, through, elements in [(2, 10, some), (-1, 8, some), (-1, 10, some[::-1]), (-1, 10, some[:1] * 2)]:
         assert not messages.is_sound(elements, after, through)
 
