@@ -53,12 +53,13 @@ class FirstTransaction:
 
     def checked(self, work: Callable[[Connection], T], connection: Connection) -> T:
         """The result of ``work``, after the check if that is still to do."""
-        if self._checked:
-            return work(connection)
-        self._check(connection)
-        result = work(connection)
+        if not self._checked:
+            self._check(connection)
+        return work(connection)
+
+    def committed(self) -> None:
+        """Nothing is to do any more: what was checked, and perhaps set up, stands."""
         self._checked = True
-        return result
 
 
 class Gate:
@@ -146,7 +147,10 @@ class Blocking:
     def _transact(self, request: Transact) -> Any:
         options = _isolation(self.engine, writes=request.writes)
         with self.gate, self.engine.connect().execution_options(**options) as connection, connection.begin():
-            return self.first.checked(request.work, connection) if request.checked else request.work(connection)
+            result = self.first.checked(request.work, connection) if request.checked else request.work(connection)
+        if request.checked:
+            self.first.committed()
+        return result
 
     def _ring(self, request: Ring) -> None:
         self.bell.ring(request.lane)
@@ -256,7 +260,9 @@ class Awaiting:
             async with connection.begin():
                 if not request.checked:
                     return await connection.run_sync(request.work)
-                return await connection.run_sync(lambda plain: self.first.checked(request.work, plain))
+                result = await connection.run_sync(lambda plain: self.first.checked(request.work, plain))
+        self.first.committed()
+        return result
 
     async def _ring(self, request: Ring) -> None:
         self.bell.ring(request.lane)

@@ -29,6 +29,7 @@ from sessioncache import (
     LayoutMismatch,
     dead,
     finding,
+    hydration,
     write_behind,
 )
 from sessioncache import info as infos
@@ -721,6 +722,28 @@ def test_dead_letters_that_are_no_list(one_stack):
 
 
 @pytest.mark.parametrize("fields", [{"version": "x"}, {"version": 1, "partitions": "many"}, {"version": 1}])
+@pytest.mark.parametrize("kind", ["backlog", "oldest"])
+@pytest.mark.parametrize("payload", [b"m\n\xc1", b""])
+def test_counts_of_a_wrong_type(one_stack, kind, payload):
+    """Nothing is taken from a log whose dead letters could not be kept (I2), of the store's refusal or of no op."""
+    with one_stack.cache(partitions=1, lanes=1) as cache, one_stack.raw() as raw:
+        session = cache.open("k")
+        cache.flush()
+        keys = cache._state.keyspace.of("k")
+        element_ = logged(2, ops.APPEND, payload).replace(b" s\n", b" " + session.session_id.encode() + b"\n")
+        garbage_ = element_ if payload else b"no op"
+        raw.rpush(keys.pending, garbage_)
+        raw.zadd(keys.dirty, {"k": 0})
+        raw.delete(getattr(keys, kind))
+        raw.set(getattr(keys, kind), "x")
+        with pytest.raises(HotTierRefused, match="WRONGTYPE"):
+            cache.flush()
+        assert raw.lrange(keys.pending, 0, -1) == [garbage_]
+        raw.delete(getattr(keys, kind))
+        cache.flush()
+        assert (raw.llen(keys.pending), raw.llen(keys.dead)) == (0, 1)
+
+
 def test_a_layout_that_cannot_be_read(one_stack, fields):
     """It refuses to start, and says what to set."""
     with one_stack.raw() as raw:

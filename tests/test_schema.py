@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, text
 from sessioncache import SessionCache
 from sessioncache.cli.main import cli
 from sessioncache.config import as_environment
+from sessioncache.drivers import FirstTransaction
 from sessioncache.migrate import revisions, upgrade
 from sessioncache.schema import HEAD, VERSION_TABLE, applied_ops, messages, metadata
 from sessioncache.store.statements import matching
@@ -165,3 +166,15 @@ def test_a_migration_takes_as_long_as_it_takes(empty_postgres, one_stack, monkey
         monkeypatch.setenv(name, value)
     done = CliRunner().invoke(cli, ["db", "upgrade"])
     assert (done.exit_code, done.output) == (0, f"the schema is at {HEAD}\n")
+
+
+def test_a_first_transaction_that_is_not_committed_is_checked_again():
+    """What it set up is gone with it."""
+    checked = []
+    first = FirstTransaction(lambda _connection: checked.append(1))
+    assert first.checked(lambda _connection: 1, None) == 1
+    assert first.checked(lambda _connection: 2, None) == 2
+    assert len(checked) == 2
+    first.committed()
+    assert first.checked(lambda _connection: 3, None) == 3
+    assert len(checked) == 2

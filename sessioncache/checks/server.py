@@ -21,7 +21,7 @@ NEARLY_FULL = 0.9
 OVERDUE = 60.0
 # Redis's own word for a replica's role.
 REPLICA = "slave"
-TYPES = {"dirty": "zset", "holds": "zset", "dead": "list", "wake": "string"}
+TYPES = {"dirty": "zset", "holds": "zset", "dead": "list", "wake": "string", "backlog": "hash", "oldest": "zset"}
 
 
 def redis(state: State) -> Flow[list[Finding]]:

@@ -4,6 +4,9 @@
 -- ARGV  for each session key: session_key, version in the store, drop ('1': the hot copy is wrong), number of refused ops,
 --       number of applied ops, then pairs of refused op and reason, then the applied ops; an op is named '<version> <op id>'
 -- Reply the number of ops removed, for each session key
+-- Where these are of other types, nothing is removed.
+redis.call('HLEN', KEYS[3])
+redis.call('ZCARD', KEYS[4])
 local reply, arg, at_ms = {}, 1, integer(now_ms())
 for k = 5, #KEYS, 4 do
   local pending, meta, history, lease = KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3]
