@@ -150,6 +150,7 @@ def fork_while_threads_work(settings: Settings, rounds: int) -> list[str]:
             wrong.append(f"{name}: {type(error).__name__}: {error}")
 
     with SessionCache(settings=settings) as cache:
+        cache.stats()  # SQLAlchemy learns what its database is with the first connection; no fork may interrupt that
         threads = [threading.Thread(target=work, args=(f"thread {n}",)) for n in range(4)]
         for thread in threads:
             thread.start()
