@@ -23,6 +23,8 @@ LAYERS = [
     ["workers"],
     ["sessioncache.cli.main"],
     ["sessioncache.cli.demo", "sessioncache.cli.transfer"],
+    ["sessioncache.cli.context", "sessioncache.cli.output"],
+    ["sessioncache.cli.status"],
     ["sessioncache.cli.demo_server", "sessioncache.cli.demo_input"],
     ["sessioncache.cli"],
     ["sessioncache"],

@@ -1,16 +1,15 @@
 """The commands.
 
-Exit status: 0 done, 1 it failed (a sentence on standard error says why), 2 wrong usage, 130 interrupted, 143 terminated.
+Exit status: 0 done, 1 it failed, 2 wrong usage, 3 what was asked for is not there, 4 what was checked is not as it should
+be, 5 a tier is unavailable, 130 interrupted, 143 terminated. A sentence on standard error says why.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
 from secrets import token_hex
@@ -21,18 +20,27 @@ from rich.console import Console
 from sqlalchemy import Connection
 
 from sessioncache.borders import FOREIGN, translate
+from sessioncache.cli.context import end_at_sigterm, opened
+from sessioncache.cli.context import settings as effective
 from sessioncache.cli.demo import Results, app_servers, replay, table
 from sessioncache.cli.demo_input import Conversations, read_conversations
+from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE
 from sessioncache.cli.transfer import export_sessions, import_sessions
 from sessioncache.client import SessionCache
-from sessioncache.config import Settings, settings_from
-from sessioncache.errors import SessionCacheError
+from sessioncache.config import Settings
+from sessioncache.errors import (
+    Backpressure,
+    HotTierFull,
+    HotTierUnavailable,
+    HydrationTimeout,
+    SessionCacheError,
+    SessionNotFound,
+    StoreUnavailable,
+)
 from sessioncache.keys import Keyspace
 from sessioncache.migrate import upgrade
 from sessioncache.store import engine as engines
 from sessioncache.store.check import foreign_tables, schema_version
-
-TERMINATED = 128 + signal.SIGTERM
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,17 +52,11 @@ def cli() -> None:
     """
 
 
-@contextmanager
-def _cache() -> Iterator[SessionCache]:
-    with SessionCache.from_url() as cache:
-        yield cache
-
-
 @cli.command()
 @click.argument("session_key")
 def keys(session_key: str) -> None:
     """Print the Redis keys of a session, one on a line, for redis-cli."""
-    settings = settings_from({})
+    settings = effective()
     for name, value in asdict(Keyspace(settings.prefix, settings.partitions).of(session_key)).items():
         if name not in {"session_key", "partition"}:
             click.echo(f"{name:8} {value}")
@@ -64,7 +66,7 @@ def keys(session_key: str) -> None:
 @click.argument("session_key", required=False)
 def flush(session_key: str | None) -> None:
     """Drain one session key, or all, into the database. Needs no worker and no RQ."""
-    with _cache() as cache:
+    with opened() as cache:
         click.echo(f"{cache.flush(session_key).ops} ops drained")
 
 
@@ -72,14 +74,14 @@ def flush(session_key: str | None) -> None:
 @click.argument("session_key")
 def evict(session_key: str) -> None:
     """Drop the hot copy of a session. Nothing is lost: the next read brings it back."""
-    with _cache() as cache:
+    with opened() as cache:
         click.echo("evicted" if cache.evict(session_key) else "there was no hot copy")
 
 
 @cli.command()
 def stats() -> None:
     """Show how the two tiers stand."""
-    with _cache() as cache:
+    with opened() as cache:
         for name, value in asdict(cache.stats()).items():
             if name != "counters":
                 click.echo(f"{name:15} {value}")
@@ -106,7 +108,7 @@ def db() -> None:
 
 def _in_database(work: Callable[[Connection], None]) -> str | None:
     """The schema version after ``work``, which is done in one transaction."""
-    engine = engines.patient(settings_from({}))
+    engine = engines.patient(effective())
     try:
         with engine.begin() as connection:
             work(connection)
@@ -146,8 +148,8 @@ def current() -> None:
 @click.pass_context
 def demo(context: click.Context, source: BinaryIO | None, servers: int, *, external: bool) -> None:
     """Replay conversations over several servers, disturb them, and compare what comes back."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that everything is ended and removed
-    settings = settings_from({})
+    end_at_sigterm()
+    settings = effective()
     console = Console()
     conversations = _conversations(source, settings)
     if not conversations:
@@ -180,7 +182,7 @@ def _embedded(servers: int, conversations: Conversations, console: Console) -> R
 def _external(servers: int, conversations: Conversations, console: Console) -> Results:
     """Under keys of its own, deleted afterwards."""
     mine = {f"demo-{token_hex(4)}:{key}": messages for key, messages in conversations.items()}
-    with _cache() as cache, app_servers(servers, cache.settings) as running:
+    with opened() as cache, app_servers(servers, cache.settings) as running:
         try:
             return replay(cache, running, mine, console, kill=False)
         finally:
@@ -192,16 +194,24 @@ def _external(servers: int, conversations: Conversations, console: Console) -> R
 def main() -> None:
     """The entry of the ``sessioncache`` command."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
+        sys.exit(cli.main(standalone_mode=False))
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(FAILED)
     except SessionCacheError as error:
-        sys.exit(f"sessioncache: {error}")
+        click.echo(f"sessioncache: {error}", err=True)
+        sys.exit(_status(error))
+
+
+def _status(error: SessionCacheError) -> int:
+    match error:
+        case SessionNotFound():
+            return NOT_FOUND
+        case HotTierUnavailable() | HotTierFull() | HydrationTimeout() | StoreUnavailable() | Backpressure():
+            return UNAVAILABLE
+    return FAILED

@@ -6,7 +6,6 @@ What cannot be read is told on standard error, a line each; progress too, where 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -20,24 +19,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from sessioncache.config import settings_from
-from sessioncache.connect import BlockingConnections
+from sessioncache.cli.context import connected, end_at_sigterm
 from sessioncache.transfer import exported, hermes, nanobot, odysseus
 from sessioncache.transfer.exporting import write_out
 from sessioncache.transfer.found import Damage, Reading
 from sessioncache.transfer.importing import bring_in
 
-TERMINATED = 128 + signal.SIGTERM
 LAYOUTS = {"nanobot": nanobot, "hermes": hermes, "odysseus": odysseus, "jsonl": exported}
-
-
-@contextmanager
-def _connected() -> Iterator[BlockingConnections]:
-    connections = BlockingConnections(settings_from({}))
-    try:
-        yield connections
-    finally:
-        connections.close()
 
 
 def _zone(_context: click.Context, _parameter: click.Parameter, name: str) -> ZoneInfo:
@@ -81,9 +69,9 @@ def import_sessions(layout: str, path: str, zone: ZoneInfo, *, dry_run: bool) ->
 
     Sessions that stand already are left as they are, so it can be repeated at any time.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    end_at_sigterm()
     reader = LAYOUTS[layout]
-    with _connected() as connections, _reporting("importing", reader.size(path)) as report:
+    with connected() as connections, _reporting("importing", reader.size(path)) as report:
         reading = Reading(zone, connections.settings.max_message_bytes, report.damage, report.advance)
         done = connections.run(bring_in(connections.state, reader.read(path, reading), report.damage, dry_run=dry_run))
     verb = "would be added" if dry_run else "added"
@@ -133,9 +121,9 @@ def _write(file: BinaryIO, line: bytes) -> None:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file; without, standard output.")
 def export_sessions(owner: str | None, session_id: str | None, output: Path | None) -> None:
     """Write sessions out as JSON lines: all, those of one owner, or one."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    end_at_sigterm()
     try:
-        with _connected() as connections, _reporting("exporting", None) as report, _written(output) as write:
+        with connected() as connections, _reporting("exporting", None) as report, _written(output) as write:
             flow = write_out(connections.state, write, report.damage, owner=owner, session_id=session_id)
             done = connections.run(flow)
     except _Unwritable as error:
