@@ -802,7 +802,7 @@ def test_what_the_commands_answer(one_stack, runs_on, tmp_path):
         ("import", "nanobot", tmp_path / "empty", "--zone", "Nowhere"): (2, "time zone"),
         ("export", "--output", tmp_path / "no" / "where"): (1, "cannot be written"),
         ("export", "--output", tmp_path / ("x" * 250)): (0, "exported"),
-        ("export", "--session", "nobody"): (1, "There is no session nobody"),
+        ("export", "--session", "nobody"): (3, "There is no session nobody"),
     }
     for arguments, (expected, sentence) in fails.items():
         status, _, err = runs_on(one_stack, *arguments)
