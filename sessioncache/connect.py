@@ -105,12 +105,15 @@ class BlockingConnections:
         _all.add(self)
 
     def pause(self) -> None:
-        """Before a fork: let transactions on an SQLite file end, and close its connections.
+        """Before a fork: let transactions on an SQLite file end, and close them; elsewhere, let the first one end.
 
-        A child that inherits one has its locks too, and nobody to give them back.
+        A child that inherits one has its locks too, and nobody to give them back. In the first one SQLAlchemy learns what
+        its database is, once for an engine.
         """
-        if self._engine.dialect.name == "sqlite" and isinstance(self._engine.pool, QueuePool):
+        sqlite = self._engine.dialect.name == "sqlite" and isinstance(self._engine.pool, QueuePool)
+        if sqlite or not self.driver.first.done:
             self.driver.gate.close(self.settings.database_timeout)
+        if sqlite:
             self._engine.dispose()
 
     def renew(self) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import redis.asyncio
 from redis.exceptions import NoScriptError, ResponseError
@@ -27,6 +27,17 @@ from sessioncache.scripts import Script
 from sessioncache.waits import Talk, following, talk
 
 T = TypeVar("T")
+
+# The method of a driver that performs each request.
+PERFORMED_BY: dict[type, str] = {
+    Apart: "_apart",
+    Evaluate: "_evaluate",
+    Command: "_command",
+    Transact: "_transact",
+    Ring: "_ring",
+    Pause: "_pause",
+    Call: "_call",
+}
 
 
 def _isolation(engine: Engine, *, writes: bool) -> dict[str, Any]:
@@ -46,20 +57,20 @@ def _hook(request: Call) -> Iterator[None]:
 
 
 class FirstTransaction:
-    """Checks the store before the first transaction of a process, in that transaction."""
+    """Checks the store before the first transaction of a process, in that transaction; ``done`` once that is committed."""
 
     def __init__(self, check: Callable[[Connection], None]) -> None:
-        self._check, self._checked = check, False
+        self._check, self.done = check, False
 
     def checked(self, work: Callable[[Connection], T], connection: Connection) -> T:
         """The result of ``work``, after the check if that is still to do."""
-        if not self._checked:
+        if not self.done:
             self._check(connection)
         return work(connection)
 
     def committed(self) -> None:
         """Nothing is to do any more: what was checked, and perhaps set up, stands."""
-        self._checked = True
+        self.done = True
 
 
 class Gate:
@@ -101,7 +112,7 @@ class Blocking:
     def perform(self, request: Request) -> Any:
         """The reply to one request."""
         try:
-            return self._performers[type(request)](self, request)
+            return getattr(self, PERFORMED_BY[type(request)])(request)
         except FOREIGN as error:
             raise translate(error, of_store=type(request) is Transact) from error
 
@@ -167,16 +178,6 @@ class Blocking:
     def _apart(self, request: Apart) -> Any:
         return request.function()
 
-    _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
-        Apart: _apart,
-        Evaluate: _evaluate,
-        Command: _command,
-        Transact: _transact,
-        Ring: _ring,
-        Pause: _pause,
-        Call: _call,
-    }
-
 
 def _cancellations() -> int:
     """How often the task that runs now was asked to cancel itself."""
@@ -199,7 +200,7 @@ class Awaiting:
         """The reply to one request."""
         before = _cancellations()
         try:
-            reply = await self._performers[type(request)](self, request)
+            reply = await getattr(self, PERFORMED_BY[type(request)])(request)
         except Exception as error:
             self._heed(before)
             if isinstance(error, FOREIGN):
@@ -278,13 +279,3 @@ class Awaiting:
 
     async def _apart(self, request: Apart) -> Any:
         return await asyncio.to_thread(request.function)
-
-    _performers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {
-        Apart: _apart,
-        Evaluate: _evaluate,
-        Command: _command,
-        Transact: _transact,
-        Ring: _ring,
-        Pause: _pause,
-        Call: _call,
-    }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
+import time
 import warnings
 
 import pytest
@@ -40,6 +42,26 @@ def in_a_child(work) -> int:
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_fork_while_the_first_connection_is_made(postgres_stack, monkeypatch):
+    """SQLAlchemy learns then what its database is, once for an engine: the fork waits until it knows."""
+    with postgres_stack.cache() as cache:
+        dialect, begun = cache._connections.driver.engine.dialect, threading.Event()
+        initialize = dialect.initialize
+
+        def slowly(connection):
+            begun.set()
+            time.sleep(0.5)
+            initialize(connection)
+
+        monkeypatch.setattr(dialect, "initialize", slowly)
+        first = threading.Thread(target=cache.open, args=("dm:1",))
+        first.start()
+        assert begun.wait(10)
+        assert in_a_child(lambda: cache.open("dm:2").append({"content": "a"})) == 0
+        first.join()
+        assert cache.get("dm:2").history() == [{"content": "a"}]
 
 
 def test_a_child_counts_from_zero_and_keeps_nothing_near(one_stack):
