@@ -40,12 +40,13 @@ def flush(state: State, session_key: str | None = None, timeout: float | None = 
         StoreUnavailable: the store is down; the logs wait. Without a timeout only.
         StoreRefused, CorruptLog: an op cannot be applied; every other key was drained. Without a timeout only.
     """
+    total = Drained()
     if timeout is None:
-        total, names = yield from _drained(state, session_key, math.inf)
+        names = yield from _drain(state, session_key, total, math.inf)
         for error in total.stopped.values():
             raise error
     else:
-        total, names = yield from _tried_until(state, session_key, time.monotonic() + seconds(timeout, "timeout"))
+        names = yield from _try_until(state, session_key, total, time.monotonic() + seconds(timeout, "timeout"))
     stopped = {name: str(error) for name, error in total.stopped.items()}
     return Flushed(total.ops, (yield from _left(state, names)), stopped)
 
@@ -56,34 +57,32 @@ def settle(state: State) -> Flow[Mapping[str, SessionCacheError]]:
     Raises:
         StoreUnavailable: the store is down.
     """
-    total, _ = yield from _drained(state, None, math.inf)
+    total = Drained()
+    yield from _drain(state, None, total, math.inf)
     return total.stopped
 
 
-def _tried_until(state: State, session_key: str | None, end: float) -> Flow[tuple[Drained, list[str]]]:
-    """Again while the store is down and there is time."""
-    done, waits = Drained(), pauses()
+def _try_until(state: State, session_key: str | None, total: Drained, end: float) -> Flow[list[str]]:
+    """Drain, again while the store is down and there is time."""
+    waits = pauses()
     while True:
         try:
-            total, names = yield from _drained(state, session_key, end)
+            return (yield from _drain(state, session_key, total, end))
         except StoreUnavailable as error:
             log.warning("the store is unavailable, what is pending waits: %s", error)
             names = (yield from dirty_keys(state)) if session_key is None else [session_key]
             if time.monotonic() >= end:
-                return done, names
+                return names
             yield Pause(min(next(waits), max(0.0, end - time.monotonic())))
-        else:
-            done.add(total)
-            return done, names
 
 
-def _drained(state: State, session_key: str | None, end: float) -> Flow[tuple[Drained, list[str]]]:
+def _drain(state: State, session_key: str | None, total: Drained, end: float) -> Flow[list[str]]:
+    """Add to ``total`` what is drained; the session keys that it was tried with."""
     names = (yield from dirty_keys(state)) if session_key is None else [session_key]
-    total = Drained()
     for at in range(0, len(names), state.settings.claim):
         keys = [state.keyspace.of(name) for name in names[at : at + state.settings.claim]]
-        total.add((yield from drain_to_end(state, keys, end)))
-    return total, names
+        yield from drain_to_end(state, keys, total, end)
+    return names
 
 
 def _left(state: State, names: list[str]) -> Flow[int]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -118,8 +119,12 @@ def _hydrate(state: State, keys: SessionKeys, window: int, losses: Losses) -> Fl
     losses.copies += 1
     try:
         return (yield from _load_and_publish(state, keys, token, window))
-    except (SessionCacheError, Interrupted):
+    except Interrupted:
         yield from reading.release(state, keys, token)
+        raise
+    except SessionCacheError:
+        with suppress(SessionCacheError):  # where Redis is away too, the lease ends by itself
+            yield from reading.release(state, keys, token)
         raise
 
 

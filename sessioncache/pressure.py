@@ -12,8 +12,9 @@ import time
 
 from sessioncache.errors import Backpressure, StoreUnavailable
 from sessioncache.flow import Flow, Pause
+from sessioncache.hot import draining
 from sessioncache.keys import SessionKeys
-from sessioncache.repeat import ask, pauses
+from sessioncache.repeat import pauses
 from sessioncache.state import State
 from sessioncache.write_behind import drain_some
 
@@ -69,5 +70,6 @@ class Relief:
         if refused.bound.startswith("max_pending"):
             return [self._keys]
         most = self._state.settings.claim + len(self._stopped)
-        (names,) = yield from ask(self._state, (("ZRANGE", self._keys.oldest, 0, most - 1),))
-        return [self._state.keyspace.of(name.decode()) for name in names if name.decode() not in self._stopped]
+        partition = self._state.keyspace.of_partition(self._keys.partition)
+        names = yield from draining.oldest(self._state, partition, most)
+        return [self._state.keyspace.of(name) for name in names if name not in self._stopped]

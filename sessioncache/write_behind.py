@@ -44,18 +44,19 @@ def drain_key(state: State, session_key: str) -> Flow[int]:
         StoreUnavailable: the store is down; the log waits.
         StoreRefused, CorruptLog: an op of this key cannot be applied.
     """
-    drained = yield from drain_to_end(state, [state.keyspace.of(session_key)])
+    drained = Drained()
+    yield from drain_to_end(state, [state.keyspace.of(session_key)], drained)
     for error in drained.stopped.values():
         raise error
     return drained.ops
 
 
-def drain_to_end(state: State, keys: Sequence[SessionKeys], end: float = math.inf) -> Flow[Drained]:
+def drain_to_end(state: State, keys: Sequence[SessionKeys], total: Drained, end: float = math.inf) -> Flow[None]:
     """Drain the logs of some keys as far as they reach now; what comes in meanwhile is not waited for.
 
-    No further batch is begun at ``end``, by the monotonic clock.
+    What is drained is added to ``total``, whatever comes after it. No further batch is begun at ``end``, by the monotonic
+    clock.
     """
-    total = Drained()
     ends = yield from _ends(state, keys, total)
     while ends and time.monotonic() < end:
         room, drained, logs = yield from _drain_heads(state, list(ends))
@@ -69,7 +70,6 @@ def drain_to_end(state: State, keys: Sequence[SessionKeys], end: float = math.in
             for key, end in ends.items()
             if reached.get(key.session_key, otherwise) < end and key.session_key not in stopped
         }
-    return total
 
 
 def _ends(state: State, keys: Sequence[SessionKeys], drained: Drained) -> Flow[dict[SessionKeys, int]]:

@@ -219,6 +219,18 @@ def test_writing_through_drains_what_is_in_the_way(door, some_stack, bound):
         assert [one["content"] for one in cache.get(key).history()] == [str(n) for n in range(12)]
 
 
+def test_writing_through_passes_over_what_is_no_session_key(door, some_stack, caplog):
+    """Garbage that somebody put among the oldest keys by hand is warned of."""
+    cache = door(max_backlog=4, backpressure="through")
+    with some_stack.raw() as raw:
+        raw.zadd(cache.settings.prefix + ":{000}:oldest", {b"\xff\xfe": 1, b"": 2})
+        session = cache.open("a")
+        for _ in range(6):
+            session.append(HELLO)
+        assert len(session.history()) == 6
+    assert "is none; remove it" in caplog.text
+
+
 @pytest.mark.parametrize("bound", ["max_pending", "max_backlog"])
 def test_writing_through_with_the_store_away_raises(door, some_stack, bound):
     """With the reason; when it is back, the same write goes through."""

@@ -340,6 +340,26 @@ def test_a_flush_with_a_deadline_says_what_is_left(one_stack, tmp_path):
         assert cache.flush(timeout=5).ops == 2
 
 
+def test_a_flush_counts_what_it_drained_before_the_database_went_away(one_stack, tmp_path):
+    """Batches that were committed count, though the next one found no database."""
+    with one_stack.cache(batch=2) as cache:
+        session = cache.open(KEY)
+        for n in range(5):
+            session.append(says(str(n)))
+        driver, transact = cache._connections.driver, cache._connections.driver._transact
+        engine = driver.engine
+
+        def once(request):
+            result = transact(request)
+            driver.engine = create_engine(f"sqlite:///{tmp_path}/none/a.db")
+            return result
+
+        driver._transact = once
+        report = cache.flush(timeout=0.2)
+        assert (report.ops, report.left) == (2, 4)
+        driver.engine = engine
+
+
 def test_a_copy_without_messages_does_not_stay(some_stack):
     """What a deletion brought hot without the messages makes one read look in SQL, not every one."""
     with some_stack.cache() as cache, some_stack.cache() as other, some_stack.cache() as third:

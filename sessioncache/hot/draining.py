@@ -12,7 +12,7 @@ from sessioncache.errors import HotTierRefused, InvalidKey, LayoutMismatch
 from sessioncache.flow import Flow
 from sessioncache.hot.change import full, log_keys, ring
 from sessioncache.keys import PartitionKeys, SessionKeys, check_session_key
-from sessioncache.repeat import evaluate
+from sessioncache.repeat import ask, evaluate
 from sessioncache.state import State, ms
 
 log = logging.getLogger("sessioncache.hot")
@@ -26,8 +26,14 @@ def claim(state: State, partition: PartitionKeys, limit: int, mode: str) -> Flow
     return _session_keys((yield from _of_right_type(claimed, partition)) or [])
 
 
+def oldest(state: State, partition: PartitionKeys, limit: int) -> Flow[list[str]]:
+    """The session keys of a partition whose first op has waited longest."""
+    (members,) = yield from ask(state, (("ZRANGE", partition.oldest, 0, limit - 1),))
+    return _session_keys(members)
+
+
 def _of_right_type(asked: Flow[Any], partition: PartitionKeys) -> Flow[Any]:
-    """What a script answers about a partition; None, with an error in the log, where its keys are of other types."""
+    """What a script answers about a partition; None, with a warning, where its keys are of other types."""
     try:
         return (yield from asked)
     except HotTierRefused as error:
@@ -46,7 +52,7 @@ def _session_keys(members: Sequence[bytes]) -> list[str]:
         try:
             found.append(check_session_key(member.decode()))
         except (UnicodeDecodeError, InvalidKey):
-            log.warning("a dirty index holds %r, which is no session key; remove it with ZREM", member[:100])
+            log.warning("an index of session keys holds %r, which is none; remove it with ZREM", member[:100])
     return found
 
 

@@ -23,7 +23,7 @@ from sessioncache.state import State
 from sessioncache.store import find
 from sessioncache.write_behind import drain_key
 
-# How long one process may take, in seconds, and how long the next one waits for it.
+# How long one process may take, in seconds, and how long the next one waits for it; besides what a write may wait for room.
 EXCLUSIVE, TIMEOUT = 10.0, 15.0
 
 _NUMBERED = re.compile(r"(.*?)(?: #([1-9][0-9]{0,5}))?", re.DOTALL)
@@ -54,8 +54,9 @@ def unique_title(state: State, handle: Handle, title: object, expected_version: 
 
 
 def _take(state: State, key: str, token: str) -> Flow[None]:
-    deadline, waits = time.monotonic() + TIMEOUT, pauses()
-    while not (yield from leases.exclusive(state, key, token, EXCLUSIVE)):
+    room = state.settings.backpressure_wait if state.settings.backpressure == "wait" else 0.0
+    deadline, waits = time.monotonic() + TIMEOUT + room, pauses()
+    while not (yield from leases.exclusive(state, key, token, EXCLUSIVE + room)):
         if time.monotonic() > deadline:
             raise TurnTimeout("Another server gave titles to sessions of this owner all the time; try again.")
         yield Pause(next(waits))
