@@ -22,7 +22,7 @@ LAYERS = [
     ["workers.jobs"],
     ["workers"],
     ["sessioncache.cli.main"],
-    ["sessioncache.cli.demo", "sessioncache.cli.transfer"],
+    ["sessioncache.cli.demo", "sessioncache.cli.transfer", "sessioncache.cli.database"],
     ["sessioncache.cli.context", "sessioncache.cli.output"],
     ["sessioncache.cli.status"],
     ["sessioncache.cli.demo_server", "sessioncache.cli.demo_input"],

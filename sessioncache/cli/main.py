@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
 from secrets import token_hex
@@ -17,11 +16,10 @@ from typing import BinaryIO
 
 import click
 from rich.console import Console
-from sqlalchemy import Connection
 
-from sessioncache.borders import FOREIGN, translate
 from sessioncache.cli.context import end_at_sigterm, opened
 from sessioncache.cli.context import settings as effective
+from sessioncache.cli.database import database
 from sessioncache.cli.demo import Results, app_servers, replay, table
 from sessioncache.cli.demo_input import Conversations, read_conversations
 from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE
@@ -38,9 +36,6 @@ from sessioncache.errors import (
     StoreUnavailable,
 )
 from sessioncache.keys import Keyspace
-from sessioncache.migrate import upgrade
-from sessioncache.store import engine as engines
-from sessioncache.store.check import foreign_tables, schema_version
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,46 +94,7 @@ def worker(processes: int | None, log_level: str) -> None:
 
 cli.add_command(import_sessions)
 cli.add_command(export_sessions)
-
-
-@cli.group()
-def db() -> None:
-    """The database schema."""
-
-
-def _in_database(work: Callable[[Connection], None]) -> str | None:
-    """The schema version after ``work``, which is done in one transaction."""
-    engine = engines.patient(effective())
-    try:
-        with engine.begin() as connection:
-            work(connection)
-            return schema_version(connection)
-    except FOREIGN as error:
-        raise translate(error, of_store=True) from error
-    finally:
-        engine.dispose()
-
-
-@db.command("upgrade")
-def upgrade_schema() -> None:
-    """Set the database up, or bring it to the schema of this version."""
-
-    def bring(connection: Connection) -> None:
-        foreign = foreign_tables(connection) if schema_version(connection) is None else []
-        if foreign:
-            raise click.ClickException(
-                f"The database has tables named {', '.join(foreign)} that are not ours; give sessioncache a database "
-                "or a schema of its own (PostgreSQL: add ?options=-csearch_path%3Dsessioncache to the URL)."
-            )
-        upgrade(connection)
-
-    click.echo(f"the schema is at {_in_database(bring)}")
-
-
-@db.command()
-def current() -> None:
-    """Show the schema version of the database."""
-    click.echo(_in_database(lambda _connection: None) or "the database has no sessioncache schema")
+cli.add_command(database)
 
 
 @cli.command()
