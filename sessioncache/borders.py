@@ -7,6 +7,8 @@ of foreign errors are quoted only where they cannot hold a message's content or 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from redis import exceptions as hot
 from redis.asyncio.sentinel import MasterNotFoundError as AwaitedMasterNotFoundError
@@ -68,6 +70,23 @@ def _from_connection(error: Exception) -> SessionCacheError:
     return HotTierUnavailable(
         f"Redis did not answer ({type(error).__name__}); check that it runs and that the URL is right."
     )
+
+
+def in_place(commands: Sequence[Sequence[str | int]], replies: Sequence[Any]) -> list[Any]:
+    """The replies to some commands, our error in the place of each that met a key of a wrong type.
+
+    Raises:
+        ResponseError: another error reply, still foreign.
+    """
+    found: list[Any] = []
+    for command, reply in zip(commands, replies, strict=True):
+        if not isinstance(reply, hot.ResponseError):
+            found.append(reply)
+        elif "WRONGTYPE" in str(reply):
+            found.append(HotTierRefused(f"Redis refused {' '.join(map(str, command[:2]))}: {reply}"))
+        else:
+            raise reply
+    return found
 
 
 def _from_reply(error: hot.ResponseError) -> SessionCacheError:

@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from sessioncache.borders import FOREIGN, translate
+from sessioncache.borders import FOREIGN, in_place, translate
 from sessioncache.bounded import within
 from sessioncache.errors import HookFailed
 from sessioncache.flow import WRITES, Apart, Bell, Call, Command, Evaluate, Pause, Request, Ring, Transact
@@ -153,7 +153,7 @@ class Blocking:
         with within(self.patience), self.hot.pipeline(transaction=False) as pipeline:
             for command in request.commands:
                 pipeline.execute_command(*command)
-            return pipeline.execute()
+            return in_place(request.commands, pipeline.execute(raise_on_error=False))
 
     def _transact(self, request: Transact) -> Any:
         options = _isolation(self.engine, writes=request.writes)
@@ -252,7 +252,7 @@ class Awaiting:
         async with asyncio.timeout(self.patience), self.hot.pipeline(transaction=False) as pipeline:
             for command in request.commands:
                 pipeline.execute_command(*command)
-            return await pipeline.execute()
+            return in_place(request.commands, await pipeline.execute(raise_on_error=False))
 
     async def _transact(self, request: Transact) -> Any:
         options = _isolation(self.engine.sync_engine, writes=request.writes)

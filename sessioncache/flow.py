@@ -43,7 +43,10 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Run plain Redis commands in one round trip; the list of their replies is sent back."""
+    """Run plain Redis commands in one round trip; the list of their replies is sent back.
+
+    Where a key is of a wrong type, a `HotTierRefused` stands in the place of the reply, and the other commands have theirs.
+    """
 
     commands: tuple[tuple[str | int, ...], ...]
 

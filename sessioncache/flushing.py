@@ -13,7 +13,7 @@ from sessioncache.commit import Drained
 from sessioncache.errors import HotTierRefused, SessionCacheError, StoreUnavailable
 from sessioncache.flow import Flow, Pause
 from sessioncache.hot import draining
-from sessioncache.repeat import ask, pauses
+from sessioncache.repeat import pauses
 from sessioncache.state import State
 from sessioncache.write_behind import drain_to_end
 
@@ -88,7 +88,7 @@ def _drain(state: State, session_key: str | None, total: Drained, end: float) ->
 def _left(state: State, names: list[str]) -> Flow[int]:
     if not names:
         return 0
-    return sum((yield from ask(state, tuple(("LLEN", state.keyspace.of(name).pending) for name in names))))
+    return sum((yield from draining.lengths(state, [state.keyspace.of(name) for name in names])))
 
 
 def dirty_keys(state: State) -> Flow[list[str]]:

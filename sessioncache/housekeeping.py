@@ -26,7 +26,7 @@ from sessioncache import hooks, hydration, info
 from sessioncache.conversation import policy
 from sessioncache.errors import HotTierUnavailable, SessionCacheError, StoreUnavailable, VersionConflict
 from sessioncache.flow import Call, Flow, Transact
-from sessioncache.hot import reading, writing
+from sessioncache.hot import draining, reading, writing
 from sessioncache.hot.change import Busy, Change, Moved
 from sessioncache.hot.reading import Refused
 from sessioncache.hot.writing import Opened
@@ -35,7 +35,6 @@ from sessioncache.lifecycle.deleting import delete_current, tell_deleted
 from sessioncache.lifecycle.handle import Handle
 from sessioncache.message import instant, milliseconds
 from sessioncache.op import new_op_id
-from sessioncache.repeat import ask
 from sessioncache.state import State, ms
 from sessioncache.store import candidates
 from sessioncache.store.candidates import After, Candidate
@@ -147,8 +146,7 @@ class Care:
 
 def _each(state: State, found: Sequence[Candidate], run: Run, care: Care) -> Flow[int]:
     """Do to each session what is to be done, if it still fits; dirty ones are left, before anything is brought in."""
-    commands = tuple(("LLEN", state.keyspace.of(one.session_key).pending) for one in found)
-    lengths, done = (yield from ask(state, commands)), 0
+    lengths, done = (yield from draining.lengths(state, [state.keyspace.of(one.session_key) for one in found])), 0
     for one, pending in zip(found, lengths, strict=True):
         done += 0 if pending else (yield from _tried(one, _looked_after(state, one, run, care), run.kept.failed))
     return done

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sessioncache.durability import Wait
-from sessioncache.errors import HotTierUnavailable
+from sessioncache.errors import HotTierRefused, HotTierUnavailable
 from sessioncache.flow import Command, Evaluate, Flow, Pause
 from sessioncache.scripts import Script
 from sessioncache.state import State
@@ -36,7 +36,20 @@ def evaluate(
 
 
 def ask(state: State, commands: tuple[tuple[str | int, ...], ...]) -> Flow[list[Any]]:
-    """The replies to plain commands that only read, asked again in the same way."""
+    """The replies to plain commands that only read, asked again in the same way.
+
+    Raises:
+        HotTierRefused: a key is of a wrong type.
+    """
+    replies = yield from ask_each(state, commands)
+    for reply in replies:
+        if isinstance(reply, HotTierRefused):
+            raise reply
+    return replies
+
+
+def ask_each(state: State, commands: tuple[tuple[str | int, ...], ...]) -> Flow[list[Any]]:
+    """As `ask`, but a key of a wrong type keeps no other from being asked: its error stands in the reply's place."""
     return _repeated(state, Command(commands))
 
 

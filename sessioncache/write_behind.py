@@ -30,7 +30,7 @@ from sessioncache.flow import Flow, Pause, Ring
 from sessioncache.hot import draining
 from sessioncache.keys import SessionKeys
 from sessioncache.op import Op
-from sessioncache.repeat import ask, pauses
+from sessioncache.repeat import ask_each, pauses
 from sessioncache.state import State
 from sessioncache.store.planned import Log, Outcome
 
@@ -74,16 +74,14 @@ def drain_to_end(state: State, keys: Sequence[SessionKeys], total: Drained, end:
 
 def _ends(state: State, keys: Sequence[SessionKeys], drained: Drained) -> Flow[dict[SessionKeys, int]]:
     """The newest version in each of these keys' logs, where there is any. What is no list is stopped, alone."""
-    try:
-        tails = yield from ask(state, tuple(("LINDEX", key.pending, -1) for key in keys))
-    except HotTierRefused as error:
-        if len(keys) == 1:
-            drained.add(stopped(state, keys[0].session_key, error))
-            return {}
-        halves = keys[: len(keys) // 2], keys[len(keys) // 2 :]
-        first = yield from _ends(state, halves[0], drained)
-        return first | (yield from _ends(state, halves[1], drained))
-    return {key: _version(tail) for key, tail in zip(keys, tails, strict=True) if tail is not None}
+    found = {}
+    tails = yield from ask_each(state, tuple(("LINDEX", key.pending, -1) for key in keys))
+    for key, tail in zip(keys, tails, strict=True):
+        if isinstance(tail, HotTierRefused):
+            drained.add(stopped(state, key.session_key, tail))
+        elif tail is not None:
+            found[key] = _version(tail)
+    return found
 
 
 def drain_some(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:

@@ -12,7 +12,7 @@ from sessioncache.errors import HotTierRefused, InvalidKey, LayoutMismatch
 from sessioncache.flow import Flow
 from sessioncache.hot.change import full, log_keys, ring
 from sessioncache.keys import PartitionKeys, SessionKeys, check_session_key
-from sessioncache.repeat import ask, evaluate
+from sessioncache.repeat import ask, ask_each, evaluate
 from sessioncache.state import State, ms
 
 log = logging.getLogger("sessioncache.hot")
@@ -132,6 +132,12 @@ def stats(state: State, partition: PartitionKeys, limit: int) -> Flow[Backlog]:
     dirty, dead, now_ms, since_ms, *session_keys = reply
     overdue = (int(now_ms) - int(since_ms)) / 1000
     return Backlog(dirty, dead, int(now_ms), overdue, _session_keys(session_keys))
+
+
+def lengths(state: State, keys: Sequence[SessionKeys]) -> Flow[list[int]]:
+    """How many ops stand in the pending logs of session keys; 0 for what is no list."""
+    found = yield from ask_each(state, tuple(("LLEN", key.pending) for key in keys))
+    return [0 if isinstance(length, HotTierRefused) else int(length) for length in found]
 
 
 def bury(state: State, keys: SessionKeys, element: bytes) -> Flow[bool]:
