@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
-from sessioncache import op
-from sessioncache.errors import StoreUnavailable
+from sessioncache.errors import HotTierRefused, StoreUnavailable
 from sessioncache.flow import Flow, Transact
-from sessioncache.hot import draining, reading
-from sessioncache.repeat import ask
+from sessioncache.hot import reading
+from sessioncache.keys import PartitionKeys
+from sessioncache.repeat import ask_each
 from sessioncache.state import State
 from sessioncache.store import load
 
-# Dirty keys of a partition that are looked into for the size and age of their logs.
-SAMPLE = 1000
 FORGET_BATCH = 1000
+# What the scripts count of a partition (see common.lua): ops and bytes.
+_TOTAL = re.compile(rb"(\d{1,16}) (\d{1,16})")
 
 
 def evict(state: State, session_key: str) -> Flow[bool]:
@@ -27,12 +29,69 @@ def evict(state: State, session_key: str) -> Flow[bool]:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionBacklog:
+    """What waits for the store in one partition, as the scripts count it; 0 where there is nothing, or it cannot be read.
+
+    Attributes:
+        dirty: session keys with ops that are not in the store.
+        pending, pending_bytes: those ops, and their size.
+        oldest_pending: age of the oldest of them, in seconds.
+        overdue: for how long a key has been due for a claim, in seconds.
+        dead: dead letters.
+    """
+
+    partition: int
+    dirty: int
+    pending: int
+    pending_bytes: int
+    oldest_pending: float
+    overdue: float
+    dead: int
+
+
+def backlogs(state: State) -> Flow[list[PartitionBacklog]]:
+    """What waits for the store, by partition; in one round trip, which takes no longer for a larger backlog."""
+    names = [state.keyspace.of_partition(partition) for partition in range(state.settings.partitions)]
+    asked = (command for one in names for command in _about(one))
+    time, *replies = yield from ask_each(state, (("TIME",), *asked))
+    now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+    known = [None if isinstance(reply, HotTierRefused) else reply for reply in replies]
+    size = len(known) // len(names)
+    return [_partition(one.partition, now_ms, *known[n * size : (n + 1) * size]) for n, one in enumerate(names)]
+
+
+def _about(keys: PartitionKeys) -> tuple[tuple[str | int, ...], ...]:
+    return (
+        ("ZCARD", keys.dirty),
+        ("ZRANGE", keys.dirty, 0, 0, "WITHSCORES"),
+        ("ZRANGE", keys.oldest, 0, 0, "WITHSCORES"),
+        ("HGET", keys.backlog, "total"),
+        ("LLEN", keys.dead),
+    )
+
+
+def _partition(
+    partition: int, now_ms: int, dirty: int | None, due: Any, oldest: Any, total: bytes | None, dead: int | None
+) -> PartitionBacklog:
+    counts = _TOTAL.fullmatch(total or b"")
+    pending, pending_bytes = (int(counts[1]), int(counts[2])) if counts and dirty else (0, 0)
+    waits, overdue = (_age(now_ms, oldest), _age(now_ms, due)) if dirty else (0.0, 0.0)
+    return PartitionBacklog(partition, dirty or 0, pending, pending_bytes, waits, overdue, dead or 0)
+
+
+def _age(now_ms: int, first: Any) -> float:
+    """How long ago the time was that the first member of a sorted set is scored by, in seconds; 0 for none, or later."""
+    pair = first[0] if first and isinstance(first[0], list) else first  # RESP3 has pairs
+    return max(0.0, (now_ms - float(pair[1])) / 1000) if pair else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """How the two tiers stand, and what this process did.
 
     Attributes:
         dirty: session keys with ops that are not in the store.
-        pending: those ops (counted for the first 1,000 dirty keys of each partition).
+        pending, pending_bytes: those ops, and their size.
         oldest_pending: age of the oldest of them, in seconds; 0 if there is none.
         dead: dead letters.
         sessions, messages: in the store; None while it is away.
@@ -41,6 +100,7 @@ class Stats:
 
     dirty: int
     pending: int
+    pending_bytes: int
     oldest_pending: float
     dead: int
     sessions: int | None
@@ -50,17 +110,18 @@ class Stats:
 
 def stats(state: State) -> Flow[Stats]:
     """How the two tiers stand."""
-    dirty = pending = dead = 0
-    oldest = 0.0
-    for partition in range(state.settings.partitions):
-        backlog = yield from draining.stats(state, state.keyspace.of_partition(partition), SAMPLE)
-        dirty, dead = dirty + backlog.dirty, dead + backlog.dead
-        if backlog.session_keys:
-            length, heads = yield from _logs(state, backlog.session_keys)
-            pending += length
-            oldest = max([oldest, *((backlog.now_ms - head.at_ms) / 1000 for head in heads)])
+    found = yield from backlogs(state)
     sessions, messages = yield from _stored()
-    return Stats(dirty, pending, oldest, dead, sessions, messages, state.counters.snapshot())
+    return Stats(
+        dirty=sum(one.dirty for one in found),
+        pending=sum(one.pending for one in found),
+        pending_bytes=sum(one.pending_bytes for one in found),
+        oldest_pending=max(one.oldest_pending for one in found),
+        dead=sum(one.dead for one in found),
+        sessions=sessions,
+        messages=messages,
+        counters=state.counters.snapshot(),
+    )
 
 
 def _stored() -> Flow[tuple[int | None, int | None]]:
@@ -71,22 +132,12 @@ def _stored() -> Flow[tuple[int | None, int | None]]:
     return found
 
 
-def _logs(state: State, session_keys: list[str]) -> Flow[tuple[int, list[op.Op]]]:
-    """The number of ops in the pending logs of these keys, and the first op of each."""
-    names = [state.keyspace.of(key).pending for key in session_keys]
-    commands = [command for name in names for command in (("LLEN", name), ("LINDEX", name, 0))]
-    replies = yield from ask(state, tuple(commands))
-    heads = (op.parsed(head) for head in replies[1::2] if head is not None)
-    return sum(replies[::2]), [head for head in heads if head is not None]
-
-
 def overdue_lanes(state: State) -> Flow[dict[int, float]]:
     """For each lane, how long a key of it has been due, in seconds."""
     lanes: dict[int, float] = {}
-    for partition in range(state.settings.partitions):
-        backlog = yield from draining.stats(state, state.keyspace.of_partition(partition), 1)
-        lane = state.lane_of(partition)
-        lanes[lane] = max(lanes.get(lane, 0.0), backlog.overdue)
+    for one in (yield from backlogs(state)):
+        lane = state.lane_of(one.partition)
+        lanes[lane] = max(lanes.get(lane, 0.0), one.overdue)
     return lanes
 
 

@@ -341,7 +341,7 @@ def test_stats(open_door):
 
 
 def test_the_age_of_a_backlog_that_begins_with_a_batch(open_door, stack):
-    """The first op of a group has an age like any other; what is no op has none."""
+    """The first op of a group has an age like any other; what is no op before it does not hide it."""
     cache = open_door()
     session = cache.open(KEY)
     cache.flush()
@@ -349,7 +349,7 @@ def test_the_age_of_a_backlog_that_begins_with_a_batch(open_door, stack):
     assert 0 <= cache.stats().oldest_pending < 60
     with stack.raw() as raw:
         raw.lpush(cache._state.keyspace.of(KEY).pending, b"garbage")
-        assert cache.stats().oldest_pending == 0
+        assert 0 < cache.stats().oldest_pending < 60
 
 
 def test_clients_handed_in_stay_the_callers(one_stack):
