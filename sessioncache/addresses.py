@@ -33,7 +33,10 @@ def check_redis_url(name: str, url: str) -> None:
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in REDIS_SCHEMES:
         first = ", ".join(f"{one}://" for one in REDIS_SCHEMES[:-1])
-        raise ConfigurationError(f"{name} must begin with {first} or {REDIS_SCHEMES[-1]}://, not {scheme[:40]!r}.")
+        what = (
+            f"not {scheme[:40]!r}" if separator else "as in redis://localhost:6379/0"
+        )  # what has no scheme may be a secret
+        raise ConfigurationError(f"{name} must begin with {first} or {REDIS_SCHEMES[-1]}://, {what}.")
     try:
         deployment(url)
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""Settings: every limit with its unit and reason, from keyword arguments and ``SESSIONCACHE_*`` variables.
+"""Settings: every limit with its unit and reason, from arguments, ``SESSIONCACHE_*`` variables and a file.
 
-An argument beats the environment, which beats the default. Everything is validated before any I/O; a wrong value is a
-`ConfigurationError` that names the setting.
+An argument beats the environment, which beats the file, which beats the default (`sources`). Everything is validated before
+any I/O; a wrong value is a `ConfigurationError` that names the setting.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from sessioncache.addresses import check_redis_url, database_url
 from sessioncache.conversation.policy import ResetPolicies
 from sessioncache.errors import ConfigurationError, InvalidKey
 from sessioncache.keys import MAX_PARTITIONS, check_name
-
-ENVIRONMENT = "SESSIONCACHE_"
+from sessioncache.sources import FILE, Given, given, variable
 
 BACKPRESSURE = ("raise", "wait", "through")
 _MAY_BE_ZERO = frozenset(
@@ -199,48 +198,35 @@ class Settings:
 
 
 def settings_from(arguments: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
-    """Settings from arguments, then ``SESSIONCACHE_*`` variables, then defaults.
+    """Settings from arguments, then ``SESSIONCACHE_*`` variables, then the file ``SESSIONCACHE_CONFIG``, then defaults.
 
     Raises:
-        ConfigurationError: an unknown name, or a value that cannot be used.
+        ConfigurationError: an unknown name, a value that cannot be used, or a file that cannot be read.
+    """
+    return effective(arguments, environment)[0]
+
+
+def effective(
+    arguments: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> tuple[Settings, dict[str, Given]]:
+    """The same, with where each comes from that has not its default.
+
+    Raises:
+        ConfigurationError: as `settings_from`.
     """
     environment = os.environ if environment is None else environment
-    known = {field.name: type(field.default) for field in fields(Settings)}
-    unknown = sorted(set(arguments) - set(known))
-    if unknown:
-        raise ConfigurationError(f"There is no setting {', '.join(unknown)}; there are: {', '.join(known)}.")
-    values = {name: environment[ENVIRONMENT + name.upper()] for name in known if ENVIRONMENT + name.upper() in environment}
-    values.update(arguments)
-    return Settings(**{name: _convert(name, known[name], value) for name, value in values.items()})
-
-
-def _convert(name: str, kind: type, value: object) -> Any:
-    if name == "reset":
-        return value if isinstance(value, str) else ResetPolicies.parse(value).to_json()
-    if kind is bool:
-        return _switch(name, value)
-    if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
-        raise ConfigurationError(f"{name} must be {kind.__name__}, not {type(value).__name__}.")
-    if kind is str:
-        return value
-    if kind is int and isinstance(value, float) and not value.is_integer():
-        raise ConfigurationError(f"{name} must be a whole number, not {value}.")
+    found = given({field.name: type(field.default) for field in fields(Settings)}, arguments, environment)
     try:
-        return kind(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ConfigurationError(f"{name} must be a number ({kind.__name__}), not {value!r}.") from error
-
-
-def _switch(name: str, value: object) -> bool:
-    found = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
-    if found is None:
-        raise ConfigurationError(f"{name} is true or false, not {value!r}.")
-    return found
+        return Settings(**{name: one.value for name, one in found.items()}), found
+    except ConfigurationError as error:
+        if not any(one.source == "file" for one in found.values()):
+            raise
+        raise ConfigurationError(f"{environment[FILE]}: {error}") from error
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """All settings as ``SESSIONCACHE_*`` variables: how a child process gets them."""
-    return {ENVIRONMENT + field.name.upper(): str(getattr(settings, field.name)) for field in fields(Settings)}
+    """All settings as ``SESSIONCACHE_*`` variables: how a child process gets them, which then reads no file."""
+    return {variable(field.name): str(getattr(settings, field.name)) for field in fields(Settings)} | {FILE: ""}
 
 
 def _check_namespace(value: str) -> None:

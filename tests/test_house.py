@@ -22,7 +22,12 @@ LAYERS = [
     ["workers.jobs"],
     ["workers"],
     ["sessioncache.cli.main"],
-    ["sessioncache.cli.demo", "sessioncache.cli.transfer", "sessioncache.cli.database"],
+    [
+        "sessioncache.cli.config",
+        "sessioncache.cli.database",
+        "sessioncache.cli.demo",
+        "sessioncache.cli.transfer",
+    ],
     ["sessioncache.cli.context", "sessioncache.cli.output"],
     ["sessioncache.cli.status"],
     ["sessioncache.cli.demo_server", "sessioncache.cli.demo_input"],
@@ -112,6 +117,7 @@ LAYERS = [
     ["sessioncache.info"],
     ["sessioncache.durability"],
     ["sessioncache.config", "sessioncache.message", "sessioncache.op", "sessioncache.scripts"],
+    ["sessioncache.sources"],
     ["sessioncache.conversation.window", "sessioncache.conversation.retain", "sessioncache.conversation.prompt"],
     ["sessioncache.conversation.pairing", "sessioncache.conversation.tokens", "sessioncache.conversation.key"],
     [

@@ -17,7 +17,8 @@ from typing import BinaryIO
 import click
 from rich.console import Console
 
-from sessioncache.cli.context import end_at_sigterm, opened
+from sessioncache.cli.config import config
+from sessioncache.cli.context import end_at_sigterm, opened, passed_on, with_settings
 from sessioncache.cli.context import settings as effective
 from sessioncache.cli.database import database
 from sessioncache.cli.demo import Results, app_servers, replay, table
@@ -38,12 +39,14 @@ from sessioncache.errors import (
 from sessioncache.keys import Keyspace
 
 
+@with_settings
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sessioncache")
 def cli() -> None:
     """Conversation memory for many servers: hot in Redis, kept in SQL.
 
-    Settings come from SESSIONCACHE_* variables, first of all SESSIONCACHE_REDIS_URL and SESSIONCACHE_DATABASE_URL.
+    Settings come from --set, from SESSIONCACHE_* variables, first of all SESSIONCACHE_REDIS_URL and
+    SESSIONCACHE_DATABASE_URL, and from a file, in this order; `sessioncache config` shows them.
     """
 
 
@@ -89,9 +92,10 @@ def worker(processes: int | None, log_level: str) -> None:
     """Run worker processes and the schedule, until SIGTERM: the same as `python -m workers`."""
     number = ["--processes", str(processes)] if processes else []
     command = [sys.executable, "-P", "-m", "workers", "--log-level", log_level, *number]
-    os.execv(sys.executable, command)  # noqa: S606 - a fixed program
+    os.execve(sys.executable, command, passed_on())  # noqa: S606 - a fixed program
 
 
+cli.add_command(config)
 cli.add_command(import_sessions)
 cli.add_command(export_sessions)
 cli.add_command(database)

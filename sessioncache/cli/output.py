@@ -57,12 +57,13 @@ def write_facts(facts: Mapping[str, object]) -> None:
 
 
 def write_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print rows under their columns; in a pipe as wide as they are."""
-    console = Console()
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    """Print rows under their columns, values whole: on a terminal in as many lines as they need, in a pipe in one."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(harmless(str(value))) for value in row))
-    if console.is_terminal:
-        console.print(table)
-    else:
-        console.print(table, width=10_000, crop=False)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000
+    console.print(table)
