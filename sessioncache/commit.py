@@ -11,6 +11,7 @@ what it names (I2).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -68,10 +69,14 @@ def commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
 
 
 def _apply(state: State, logs: Sequence[Log], reason: str = "") -> Flow[Drained]:
+    begun = time.perf_counter()
     work = partial(apply, logs=logs, now=datetime.now(UTC), reason=reason)
     outcomes: list[Outcome] = yield Transact(work, writes=True)
     _count(state, outcomes)
-    return Drained(len(outcomes), (yield from acknowledge(state, outcomes)))
+    state.counters.observe("batch_ops", sum(len(one.ops) for one in logs))
+    drained = Drained(len(outcomes), (yield from acknowledge(state, outcomes)))
+    state.counters.observe("drain_seconds", time.perf_counter() - begun)
+    return drained
 
 
 def _halves(logs: Sequence[Log]) -> list[Sequence[Log]]:

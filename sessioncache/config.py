@@ -18,10 +18,12 @@ from sessioncache.errors import ConfigurationError, InvalidKey
 from sessioncache.keys import MAX_PARTITIONS, check_name
 from sessioncache.sources import FILE, Given, given, variable
 
+# Names of processes are forgotten an hour after their last report.
+LONGEST_REPORT = 600.0
 BACKPRESSURE = ("raise", "wait", "through")
 _MAY_BE_ZERO = frozenset(
     {"ttl_jitter", "linger", "near_sessions", "near_bytes", "touch", "expiring_ahead", "empty_after", "archive_after",
-     "prune_after", "retention", "max_pending_age", "max_backlog_age"}
+     "prune_after", "retention", "max_pending_age", "max_backlog_age", "report"}
 )  # fmt: skip
 
 
@@ -97,6 +99,7 @@ class Settings:
         allow_eviction: whether to start on a Redis whose ``maxmemory-policy`` is ``allkeys-*``, which may evict what only
             Redis knows.
         stale_reads: whether histories are read from SQL, marked stale, while Redis is away, instead of an error.
+        report: how often at most a process tells Redis what it counted, for other processes to see, up to 600; 0: never.
         max_connections: Redis connections of one process.
         pool_size: database connections of one process.
     """
@@ -159,6 +162,7 @@ class Settings:
     housekeeping: float = 3600.0
     allow_eviction: bool = False
     stale_reads: bool = False
+    report: float = 5.0
     max_connections: int = 100
     pool_size: int = 5
 
@@ -187,6 +191,7 @@ class Settings:
         check_redis_url("queue_url", self.queue_url or self.redis_url)
         database_url(self.database_url)
         _check_reset(self.reset)
+        _check_report(self.report)
 
     @staticmethod
     def _check_number(name: str, value: object) -> None:
@@ -234,6 +239,11 @@ def _check_namespace(value: str) -> None:
         check_name(value, "namespace")
     except InvalidKey as error:
         raise ConfigurationError(str(error)) from error
+
+
+def _check_report(value: float) -> None:
+    if value > LONGEST_REPORT:
+        raise ConfigurationError(f"report must be at most {LONGEST_REPORT:.0f}, not {value}.")
 
 
 def _check_reset(value: object) -> None:

@@ -27,6 +27,7 @@ from sessioncache.errors import ConfigurationError
 from sessioncache.flow import Flow, arun, run
 from sessioncache.nudge import Nudger
 from sessioncache.pools import awaiting_pool, blocking_pool
+from sessioncache.reports import Kind, Reporter
 from sessioncache.state import State
 from sessioncache.store import engine as engines
 from sessioncache.store.check import check
@@ -92,13 +93,21 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, 
 class BlockingConnections:
     """Runs flows by blocking. Safe to use from any thread, and after a fork."""
 
-    def __init__(self, settings: Settings, hot: redis.Redis | None = None, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        hot: redis.Redis | None = None,
+        engine: Engine | None = None,
+        *,
+        kind: Kind = "server",
+    ) -> None:
         _both_or_neither(hot, engine)
         self.settings, self.state = settings, State.of(settings)
         self._owned = hot is None
         self._hot = _binary(hot or redis.Redis(connection_pool=blocking_pool(settings)))
         self._engine = engines.prepared(engine or engines.blocking(settings))
         self._bell = _bell(settings, self.state, handed_in=not self._owned)
+        self.reporter = Reporter(self.state, kind, hot)
         first = FirstTransaction(partial(check, partitions=settings.partitions))
         self.driver = Blocking(self._hot, self._engine, self._bell, first, settings.redis_timeout)
         self._started = False
@@ -124,6 +133,7 @@ class BlockingConnections:
         self.driver.gate = Gate()
         self.state.renew()
         self._bell.renew()
+        self.reporter.renew()
         if self._owned:
             self._hot = self.driver.hot = redis.Redis(connection_pool=blocking_pool(self.settings))
 
@@ -132,6 +142,7 @@ class BlockingConnections:
         if not self._started:
             run(startup.start(self.state), self.driver.perform)
             self._started = True
+        self.reporter.run()
         return run(flow, self.driver.perform)
 
     def doctor(self) -> list[Finding]:
@@ -145,6 +156,7 @@ class BlockingConnections:
     def close(self) -> None:
         """Send what nudges wait, and close what was opened here."""
         self.settle()
+        self.reporter.close()
         if self._owned:
             self._hot.connection_pool.disconnect()
             self._engine.dispose()
@@ -163,6 +175,8 @@ class AwaitingConnections:
         self._engine = engine or engines.awaiting(settings)
         engines.prepared(self._engine.sync_engine)
         self._bell = _bell(settings, self.state, handed_in=not self._owned)
+        # Of a client that awaits nothing is known that could be written to from a thread: then nothing is reported.
+        self._reporter = Reporter(self.state, "server", None) if self._owned else None
         first = FirstTransaction(partial(check, partitions=settings.partitions))
         self.driver = Awaiting(self._hot, self._engine, self._bell, first, settings.redis_timeout)
         self._started = False
@@ -180,6 +194,8 @@ class AwaitingConnections:
         if not self._started:
             await arun(startup.start(self.state), self.driver.perform)
             self._started = True
+        if self._reporter:
+            self._reporter.run()
         return await arun(flow, self.driver.perform)
 
     async def doctor(self) -> list[Finding]:
@@ -191,8 +207,13 @@ class AwaitingConnections:
         if os.getpid() != self._pid:
             return
         try:
-            await asyncio.to_thread(self._bell.close)
+            await asyncio.to_thread(self._settle)
         finally:  # also where the caller is cancelled
             if self._owned:
                 await self._hot.connection_pool.disconnect()
                 await self._engine.dispose()
+
+    def _settle(self) -> None:
+        self._bell.close()
+        if self._reporter:
+            self._reporter.close()

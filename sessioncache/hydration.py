@@ -53,7 +53,7 @@ def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]],
         Backpressure: too much waits for the store, and the policy found no room.
     """
     deadline = time.monotonic() + state.settings.hydration_timeout
-    waits, losses, relief = pauses(FIRST_WAIT, LONGEST_WAIT), Losses(), Relief(state, keys)
+    waits, losses, relief, missed = pauses(FIRST_WAIT, LONGEST_WAIT), Losses(), Relief(state, keys), False
     while True:
         try:
             reply = yield from attempted(state, keys, attempt)
@@ -63,7 +63,8 @@ def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]],
             continue
         if reply is not None:
             return reply
-        state.counters.add("misses")
+        state.counters.add("misses", int(not missed))
+        missed = True
         if time.monotonic() > deadline:
             raise HydrationTimeout(
                 f"Session key {keys.session_key!r} was not hydrated within {state.settings.hydration_timeout} s; "
@@ -129,7 +130,7 @@ def _hydrate(state: State, keys: SessionKeys, window: int, losses: Losses) -> Fl
 
 
 def _load_and_publish(state: State, keys: SessionKeys, token: str, window: int) -> Flow[bool]:
-    settings = state.settings
+    settings, begun = state.settings, time.perf_counter()
     work = partial(
         load.snapshot,
         session_key=keys.session_key,
@@ -146,8 +147,11 @@ def _load_and_publish(state: State, keys: SessionKeys, token: str, window: int) 
         noted(state, snapshot.elements)
         state.counters.add("sql_loads")
         verdict = yield from reading.publish(state, keys, token, snapshot)
-    state.counters.add("hydrations", int(verdict == "ok"))
-    return verdict == "ok"
+    if verdict != "ok":
+        return False
+    state.counters.observe("hydrate_seconds", time.perf_counter() - begun)
+    state.counters.add("hydrations")
+    return True
 
 
 def drop_garbage(state: State, keys: SessionKeys) -> Flow[None]:

@@ -18,6 +18,8 @@ key                              type    TTL        holds
 ``sc:{000}:layout``              hash    none       layout version and number of partitions
 ``sc:schedule``                  string  seconds    who runs the schedule (one at a time)
 ``sc:importing``                 string  seconds    who imports (one at a time)
+``sc:processes``                 zset    an hour    names of processes, scored by the time of their last report
+``sc:process:<name>``            string  seconds    what a process counted: JSON
 ===============================  ======  =========  ============================================================
 
 ``sc`` is the configured prefix, ``K`` a session key, ``P`` its partition: ``crc32(K) % partitions``, three digits. The
@@ -117,6 +119,7 @@ class Keyspace:
         self.layout = f"{prefix}:{{000}}:layout"
         self.schedule = f"{prefix}:schedule"
         self.importing = f"{prefix}:importing"
+        self.processes = f"{prefix}:processes"
         self._of = lru_cache(maxsize=4096)(self._named)
 
     def partition_of(self, session_key: str) -> int:
@@ -127,6 +130,10 @@ class Keyspace:
         """The key of who gives unique titles that begin so to an owner's sessions; ``""`` for those of no owner."""
         name = f"{owner}\n{base}"
         return f"{self.prefix}:{{{self.partition_of(name):03d}}}:titles:{sha256(name.encode()).hexdigest()[:32]}"
+
+    def report(self, process: str) -> str:
+        """The key of what a process, by its name, counted."""
+        return f"{self.prefix}:process:{process}"
 
     def of_partition(self, partition: int) -> PartitionKeys:
         """The keys of one partition."""

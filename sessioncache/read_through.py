@@ -48,6 +48,7 @@ def standing(state: State, keys: SessionKeys) -> Flow[Found]:
 
 def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View]:
     """The newest ``limit`` messages (None: all) of a key's current session, as of some instant of this call."""
+    begun = time.perf_counter()
     near = state.near.get(keys.session_key)
     have = near if near is not None and near.covers(limit) else None
     deadline, waits = time.monotonic() + state.settings.hydration_timeout, pauses(FIRST_WAIT, LONGEST_WAIT)
@@ -58,6 +59,7 @@ def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View
             copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy)
         if copy is not None:
             state.near.put(keys.session_key, copy)
+            state.counters.observe("read_seconds", time.perf_counter() - begun)
             return View(found.session_id, found.revision, copy.total, found.consolidated_seq, copy.newest(limit))
         if time.monotonic() > deadline:
             raise _kept_changing(keys)

@@ -42,7 +42,7 @@ LAYERS = [
     ["sessioncache.checks.queue"],
     ["sessioncache.checks.server", "sessioncache.checks.store"],
     ["sessioncache.checks"],
-    ["sessioncache.nudge", "sessioncache.startup", "sessioncache.ops", "sessioncache.process"],
+    ["sessioncache.nudge", "sessioncache.startup", "sessioncache.ops", "sessioncache.process", "sessioncache.reports"],
     ["sessioncache.pools"],
     ["sessioncache.transfer.exported", "sessioncache.transfer.importing", "sessioncache.transfer.exporting"],
     ["sessioncache.finding", "sessioncache.housekeeping"],

@@ -29,7 +29,7 @@ stopping = threading.Event()
 @lru_cache(maxsize=1)
 def connections() -> BlockingConnections:
     """The connections of this process, kept from job to job."""
-    return BlockingConnections(settings_from({}))
+    return BlockingConnections(settings_from({}), kind="worker")
 
 
 @contextmanager

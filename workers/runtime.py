@@ -78,6 +78,7 @@ def work(settings: Settings, supervisor: int) -> None:
     """Be one worker until told to stop, or until the supervisor, of this process id, ends."""
     end_with_parent(supervisor)
     connection = nudge.queue_connection(settings)
+    jobs.connections().reporter.run()
     try:
         queue = Queue(settings.queue, connection=connection, serializer=JSONSerializer)
         worker = DrainWorker([queue], connection=connection, serializer=JSONSerializer, job_class=OwnJob)
@@ -102,7 +103,7 @@ class Supervisor:
         """Run until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
-        connections = BlockingConnections(self._settings)
+        connections = BlockingConnections(self._settings, kind="worker")
         schedule = threading.Thread(target=Schedule(connections, self._stopping).run, name="schedule")
         schedule.start()
         log.info("%d workers on %s", self._processes, masked(self._settings.redis_url))

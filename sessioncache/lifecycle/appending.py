@@ -6,6 +6,7 @@ first. SQL is asked for the messages themselves, once the key is drained.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -61,6 +62,7 @@ def append(
         DurabilityUnavailable: Redis has no such level; nothing was written.
         DurabilityNotReached: they are accepted, but have not got so far.
     """
+    begun = time.perf_counter()
     level, question = durability.named(asked.durability)
     packed = encoded(state, as_list(messages))
     names, op_ids = _names(handle.session_id, ids, len(packed))
@@ -73,6 +75,7 @@ def append(
     reply = yield from changed(state, handle, attempt)
     stamped = zip(reply.stamps, names, packed, strict=True)
     elements = [element(seq, at_ms, name, one) for (seq, at_ms), name, one in stamped]
+    state.counters.observe("append_seconds", time.perf_counter() - begun)
     state.counters.add("appends")
     state.counters.add("messages_appended", len(elements))
     _extend_near(state, handle, reply, elements)
