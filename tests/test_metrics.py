@@ -187,6 +187,7 @@ def test_reports_that_cannot_be_written(one_stack, own_server, caplog):
         cache.open("dm:1")
         until(lambda: reports(cache))
         server.kill()
+        cache._state.counters.add("retries")
         until(lambda: cache._state.counters.snapshot()["reports_failed"] > 2)
         server.start()
         until(lambda: [cache.open("dm:1").history(), *reports(cache)][1:])
