@@ -46,17 +46,20 @@ def standing(state: State, keys: SessionKeys) -> Flow[Found]:
     return warm(state, keys, lambda: reading.read(state, keys, 0, None, new_op_id()))
 
 
-def read(state: State, keys: SessionKeys, limit: int | None = None) -> Flow[View]:
-    """The newest ``limit`` messages (None: all) of a key's current session, as of some instant of this call."""
+def read(state: State, keys: SessionKeys, limit: int | None = None, *, access: bool = True) -> Flow[View]:
+    """The newest ``limit`` messages (None: all) of a key's current session, as of some instant of this call.
+
+    Without ``access`` it is a look: of a session that is hot no access is noted, and its TTL is left as it is.
+    """
     begun = time.perf_counter()
     near = state.near.get(keys.session_key)
     have = near if near is not None and near.covers(limit) else None
     deadline, waits = time.monotonic() + state.settings.hydration_timeout, pauses(FIRST_WAIT, LONGEST_WAIT)
     while True:
-        found = yield from _read(state, keys, -1 if limit is None else limit, have)
+        found = yield from _read(state, keys, -1 if limit is None else limit, have, access=access)
         copy = yield from _received(state, keys, found, have)
         if copy is not None and copy.length < _wanted(copy.total, limit):
-            copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy)
+            copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy, access=access)
         if copy is not None:
             state.near.put(keys.session_key, copy)
             state.counters.observe("read_seconds", time.perf_counter() - begun)
@@ -71,9 +74,9 @@ def _wanted(total: int, limit: int | None) -> int:
     return total if limit is None else min(limit, total)
 
 
-def _read(state: State, keys: SessionKeys, want: int, have: Copy | None) -> Flow[Found]:
+def _read(state: State, keys: SessionKeys, want: int, have: Copy | None, *, access: bool) -> Flow[Found]:
     op_id = new_op_id()
-    found = yield from warm(state, keys, lambda: reading.read(state, keys, want, have, op_id))
+    found = yield from warm(state, keys, lambda: reading.read(state, keys, want, have, op_id, access=access))
     state.counters.add("reads_delta" if found.delta else "reads_full")
     return found
 
@@ -95,7 +98,7 @@ def _seq(sound: bytes) -> int:
     return int(sound.split(b" ", 1)[0])
 
 
-def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flow[Copy | None]:
+def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy, *, access: bool) -> Flow[Copy | None]:
     """A copy of the hot window with what lies below it, paged from SQL; None if that moved meanwhile.
 
     It is true as of the copy's version if session id and revision are still the same: then only appends came since.
@@ -109,7 +112,7 @@ def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy) -> Flo
     raw = page + copy.raw[: copy.length]
     size = copy.size + sum(map(len, page))
     whole = Copy(copy.session_id, copy.revision, copy.version, copy.total, raw, len(raw), size)
-    found = yield from _read(state, keys, 0, whole)
+    found = yield from _read(state, keys, 0, whole, access=access)
     if not copy.length:
         yield from reading.evict(state, keys)  # it was brought for a change that needed no messages; the next read does
     # Fewer than are missing: the store's count is wrong, or rows were removed by hand; these are all there are.

@@ -110,13 +110,18 @@ class Found:
     elements: list[bytes]
 
 
-def read(state: State, keys: SessionKeys, want: int, have: Copy | None, op_id: str) -> Flow[Found | None]:
-    """Read the newest ``want`` messages (-1: all that are hot), or those that came after ``have``."""
+def read(
+    state: State, keys: SessionKeys, want: int, have: Copy | None, op_id: str, *, access: bool = True
+) -> Flow[Found | None]:
+    """Read the newest ``want`` messages (-1: all that are hot), or those that came after ``have``.
+
+    Without ``access`` it is a look: no access is noted, and the TTL is left as it is.
+    """
     settings = state.settings
     known = (have.session_id, have.revision, have.version, have.total) if have else ("", "", "", "")
     reply = yield from evaluate(
-        state, scripts.READ, log_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, ms(settings.touch),
-        op_id, keys.session_key, want, *known,
+        state, scripts.READ, log_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds,
+        ms(settings.touch) if access else "", op_id, keys.session_key, want, *known,
     )  # fmt: skip
     if reply[0] == b"miss":
         return None

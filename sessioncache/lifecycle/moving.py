@@ -99,15 +99,19 @@ def _place(session_id: str) -> Flow[Place | None]:
 
 def drain_first_key(state: State, session_id: str) -> Flow[None]:
     """Drain the key that an id made here began under, if it is dirty."""
+    for session_key in (yield from first_keys(state, session_id)):
+        yield from drain_key(state, session_key)
+
+
+def first_keys(state: State, session_id: str) -> Flow[list[str]]:
+    """The dirty keys that an id made here may have begun under: one, but for a coincidence."""
     own = _OWN_ID.fullmatch(session_id)
     if own is None:
-        return
+        return []
     crc = int(own[1], 16)
     partition = state.keyspace.of_partition(crc % state.settings.partitions)
     backlog = yield from draining.stats(state, partition, EVERY_KEY)
-    for session_key in backlog.session_keys:
-        if crc32(session_key.encode()) == crc:
-            yield from drain_key(state, session_key)
+    return [session_key for session_key in backlog.session_keys if crc32(session_key.encode()) == crc]
 
 
 def read(state: State, session_id: str, owner: str | None, limit: int | None, before: int | None) -> Flow[Messages]:
