@@ -61,7 +61,7 @@ class AsyncSessionCache:
 
     @classmethod
     def from_url(cls, redis_url: str | None = None, database_url: str | None = None, **settings: Any) -> Self:
-        """Over a Redis and a database; what is not given comes from ``SESSIONCACHE_*`` variables.
+        """Over a Redis and a database; what is not given comes from ``SESSIONCACHE_*`` variables or their file.
 
         Args:
             redis_url: ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``.

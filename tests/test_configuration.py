@@ -302,7 +302,22 @@ sweep = 0.5
         process.wait(30)
 
 
-# .env.example
+# What the pages and the example environment say
+
+
+def test_the_page_shows_what_is_shown(tmp_path, monkeypatch):
+    """The files of docs/getting-started.md are good, and the command prints the lines that stand there."""
+    page = (ROOT / "docs" / "getting-started.md").read_text()
+    first, *others = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    for file in (*others, first):
+        (tmp_path / "sessioncache.toml").write_text(file)
+        assert effective({}, {FILE: "sessioncache.toml"})[1]
+    monkeypatch.setenv(FILE, "sessioncache.toml")
+    monkeypatch.setenv("SESSIONCACHE_REDIS_URL", "redis://:hunter2@cache:6379/0")
+    words, lines = re.findall(r"\$ sessioncache (--set .*)\n((?:\w.*\n)+)", page)[0]
+    printed = run(*words.split()).stdout
+    assert "".join(printed.split()) == "".join(lines.split())
 
 
 def test_the_example_environment_is_true():

@@ -19,13 +19,11 @@ from sessioncache.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PRINTING = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+PRINTING = re.compile(r"```python\n((?:(?!```).)*)```\n\n```text\n(.*?)```", re.DOTALL)
 EXAMPLES = [
     pytest.param(code, output, id=f"{page.name}-{number}")
     for page in PAGES
-    for number, (code, output) in enumerate(
-        re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page.read_text(), re.DOTALL)
-    )
+    for number, (code, output) in enumerate(PRINTING.findall(page.read_text()))
 ]
 
 
@@ -51,6 +49,13 @@ def test_links_lead_somewhere(page):
     """Files of this repository that a page links to exist."""
     for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lists_stand_after_an_empty_line(page):
+    """Else they are lists here, and no lists on the site."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert not re.findall(r"^(?! |[-*] |\d+\. ).+\n(?:[-*] |\d+\. ).*", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -115,17 +120,29 @@ def described() -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in found}
 
 
+KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+
+
 def settings_page() -> str:
     """docs/settings.md, as it has to be."""
-    head = (
-        "# Settings\n\nAn argument beats a variable, which beats the default. The variable of a setting is its name in\n"
-        "capitals after `SESSIONCACHE_`, as in `SESSIONCACHE_REDIS_URL`. Times are seconds, sizes bytes, unless it says\n"
-        "otherwise.\n\n| setting | default | what it is |\n|---|---|---|\n"
-    )
-    rows = (
-        f"| `{one.name}` | `{one.default}` | {described()[one.name].replace('``', '`')} |\n" for one in fields(Settings)
-    )
-    return head + "".join(rows)
+    head = """\
+# Settings
+
+An argument beats a variable, which beats the file, which beats the default. The variable of a setting is its name in
+capitals after `SESSIONCACHE_`, as in `SESSIONCACHE_REDIS_URL`; in a file it has its name as it stands here.
+`SESSIONCACHE_CONFIG` names the file. [Getting started](getting-started.md#settings) shows all three, and
+`sessioncache config` what is in force. Times are seconds, sizes bytes, unless it says otherwise.
+
+| setting | type | default | what it is |
+|---|---|---|---|
+"""
+    rows = ((one.name, one.default, described()[one.name].replace("``", "`")) for one in fields(Settings))
+    return head + "".join(f"| `{name}` | {KINDS[type(one)]} | {shown(one)} | {words} |\n" for name, one, words in rows)
+
+
+def shown(default: object) -> str:
+    """A default as it is written in a file."""
+    return f"`{default}`" if default != "" and not isinstance(default, bool) else str(default).lower()
 
 
 def test_settings_are_documented():
@@ -151,5 +168,35 @@ def test_compose_is_what_the_design_asks_for():
     assert "\nUSER sessioncache\n" in (ROOT / "Dockerfile").read_text()
 
 
+def error_tree(root: type = sessioncache.SessionCacheError, indent: str = "") -> str:
+    """The errors, each below what it is a kind of, in the order of the code."""
+    below = [one for one in vars(errors).values() if isinstance(one, type) and root in one.__bases__]
+    return f"{indent}{root.__name__}\n" + "".join(error_tree(one, indent + "    ") for one in below)
+
+
+API = ROOT / "docs" / "api.md"
+TREE = re.compile(r"(?<=```text\n)SessionCacheError\n(?: +\w+\n)*(?=```)")
+
+
+def test_the_reference_has_every_public_name():
+    """From the code: no name is missing, none is there twice, and the tree of errors is the one there is."""
+    text = API.read_text()
+    named = re.findall(r"^::: sessioncache\.(\w+)$", text, re.MULTILINE)
+    of_errors = set(error_tree().split())
+    assert len(named) == len(set(named))
+    assert set(named) - {"errors"} == set(sessioncache.__all__) - of_errors - {"__version__"}
+    assert "errors" in named
+    assert TREE.findall(text) == [error_tree()]
+
+
+def test_the_site_has_every_page():
+    """Each page of docs/ stands in the navigation once; the home page and the changelog stand outside docs/."""
+    text = (ROOT / "mkdocs.yml").read_text()
+    named = re.findall(r"^ +- .*: (\S+\.md)", text, re.MULTILINE)
+    assert len(named) == len(set(named))
+    assert set(named) == {page.name for page in PAGES} - {"README.md"} | {"index.md", "changelog.md"}
+
+
 if __name__ == "__main__":
     (ROOT / "docs" / "settings.md").write_text(settings_page())
+    API.write_text(TREE.sub(lambda _: error_tree(), API.read_text()))
