@@ -25,6 +25,7 @@ from sessioncache import StoreUnavailable
 from sessioncache.config import as_environment
 from sessioncache.connect import BlockingConnections
 from workers import jobs
+from workers.runtime import DrainWorker
 from workers.schedule import Schedule
 
 
@@ -315,3 +316,24 @@ def test_the_store_is_away_for_a_while(one_stack, tmp_path):
         with one_stack.cache() as cache:
             until(lambda: not cache.stats().pending, 40)
     assert order(one_stack) == {key: [*words, "late"] for key, words in sent.items()}
+
+
+def test_a_worker_that_is_told_to_stop_does_so_wherever_it_is(one_stack, monkeypatch):
+    """What an `except Exception` of a library would swallow ends it all the same; a job under way ends first."""
+    monkeypatch.setattr(jobs, "stopping", threading.Event())
+    with one_stack.raw() as raw:
+        worker = DrainWorker([Queue("idle", connection=raw, serializer=JSONSerializer)], connection=raw)
+
+        def told():
+            try:
+                worker.request_stop(signal.SIGTERM, None)
+            except Exception:  # noqa: BLE001 - as redis-py does
+                return
+
+        worker.set_state("busy")
+        told()
+        assert jobs.stopping.is_set()
+        assert worker._stop_requested
+        worker.set_state("idle")
+        with pytest.raises(SystemExit):
+            told()

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.worker import WorkerStatus
 
 from sessioncache import nudge
 from sessioncache.addresses import masked
@@ -66,12 +67,22 @@ class OwnJob(Job):
 
 
 class DrainWorker(SimpleWorker):
-    """An RQ worker that tells its job to stop after the batch in hand."""
+    """An RQ worker that at SIGTERM ends after the batch in hand, or at once if there is none.
 
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Stop warmly."""
+    RQ's own way raises an `Exception` wherever the worker happens to be, and redis-py swallows those in some places: the
+    worker would go on waiting for a job.
+    """
+
+    def request_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """Stop warmly.
+
+        Raises:
+            SystemExit: no job is under way.
+        """
         jobs.stopping.set()
-        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]  # rq leaves it without types
+        self._stop_requested = True
+        if self.get_state() != WorkerStatus.BUSY:
+            raise SystemExit
 
 
 def work(settings: Settings, supervisor: int) -> None:
