@@ -7,29 +7,39 @@ nothing. A session's start is only retried where its key has no session.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
 from sessioncache import hydration
 from sessioncache import op as ops
 from sessioncache.arguments import LAST_MILLISECOND, number
-from sessioncache.errors import InvalidInput
-from sessioncache.flow import Flow, Transact
+from sessioncache.errors import InvalidInput, StoreRefused
+from sessioncache.flow import Flow, Progress, Transact, unseen
 from sessioncache.hot import draining
 from sessioncache.keys import PartitionKeys
 from sessioncache.message import decode, instant
-from sessioncache.op import MESSAGE_KINDS, Op
+from sessioncache.op import EDIT, MESSAGE_KINDS, Op
 from sessioncache.repeat import ask
 from sessioncache.state import State
 from sessioncache.store import load
+from sessioncache.store.payloads import changes_of, columns_of, count_of, ends_of, text_of
 from sessioncache.store.plan import known_id
 
 PAGE = 500
+# Letters that one script removes: it looks through the whole list for each.
+TOGETHER = 100
+ID_CHARACTERS = 16
+_CHANGES: dict[str, Callable[[Op], Any]] = {
+    ops.START: columns_of, ops.UPDATE: changes_of, ops.TRUNCATE: count_of, ops.CLEAR: count_of, ops.RETAIN: ends_of,
+    ops.REMOVE: text_of, ops.LEAVE: text_of,
+}  # fmt: skip
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
 
 
@@ -42,7 +52,8 @@ class DeadLetter:
         reason: ``session_deleted``, ``session_moved``, ``session_missing``, ``corrupt`` (it is no op), ``payload`` (what it
             holds cannot be read), or the database's own code.
         session_id, kind, op_id, version: of the op; empty where it is none.
-        message_id, message: of an append; None for what is none, or cannot be read.
+        message_id, message: of an append or an edit; None for what is neither, or cannot be read.
+        change: what any other op carries, as JSON can say it; None for nothing, and what cannot be read.
         raw: the letter as it stands in Redis.
     """
 
@@ -55,12 +66,18 @@ class DeadLetter:
     version: int
     message_id: str | None
     message: dict[str, Any] | None
+    change: Any
     raw: bytes = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """What names this letter: the same on every server, however many others come or go."""
+        return sha256(self.raw).hexdigest()[:ID_CHARACTERS]
 
     def to_dict(self) -> dict[str, Any]:
         """The letter as JSON can say it, without `raw`."""
         found = {name: getattr(self, name) for name in self.__slots__ if name != "raw"}
-        return found | {"at": self.at.isoformat()}
+        return {"id": self.id, **found, "at": self.at.isoformat()}
 
 
 def letters(state: State, session_key: str | None, limit: int) -> Flow[list[DeadLetter]]:
@@ -69,18 +86,29 @@ def letters(state: State, session_key: str | None, limit: int) -> Flow[list[Dead
     Raises:
         InvalidInput: the key or the limit is refused.
     """
-    most = number(limit, "limit", least=1)
     found: list[DeadLetter] = []
+    yield from walk(state, session_key, found.append, number(limit, "limit", least=1))
+    return found
+
+
+def walk(state: State, session_key: str | None, see: Callable[[DeadLetter], object], limit: float = math.inf) -> Flow[None]:
+    """Show the dead letters of one session key, or of all, one by one, oldest first in each partition.
+
+    Raises:
+        InvalidKey: the key is refused.
+    """
+    seen = 0
     for partition in _partitions(state, session_key):
         at = 0
-        while len(found) < most:
+        while seen < limit:
             page = yield from _page(state, partition, at)
-            wanted = (_letter(raw) for raw in page)
-            found += [one for one in wanted if session_key is None or one.session_key == session_key]
+            for letter in map(_letter, page):
+                if seen < limit and session_key in {None, letter.session_key}:
+                    see(letter)
+                    seen += 1
             if len(page) < PAGE:
                 break
             at += PAGE
-    return found[:most]
 
 
 def _partitions(state: State, session_key: str | None) -> list[PartitionKeys]:
@@ -110,12 +138,20 @@ def _letter(raw: bytes) -> DeadLetter:
         version=op.version if op else 0,
         message_id=message_id,
         message=message,
+        change=_change(op) if op else None,
         raw=raw,
     )
 
 
+def _change(op: Op) -> Any:
+    try:
+        return _CHANGES[op.kind](op) if op.kind in _CHANGES else None
+    except StoreRefused:
+        return None
+
+
 def _message(op: Op | None) -> tuple[str | None, dict[str, Any] | None]:
-    if op is None or op.kind not in MESSAGE_KINDS:
+    if op is None or op.kind not in MESSAGE_KINDS | {EDIT}:
         return None, None
     message_id, packed = ops.message_of(op)
     try:
@@ -140,15 +176,20 @@ def forget(state: State, unwanted: Callable[[DeadLetter], bool]) -> Flow[int]:
     return total
 
 
-def drop(state: State, unwanted: Iterable[DeadLetter]) -> Flow[int]:
-    """Remove these dead letters; how many were still there.
+def drop(state: State, unwanted: Iterable[DeadLetter], progress: Progress = unseen) -> Flow[int]:
+    """Remove these dead letters; how many were still there. ``progress`` is told how many were looked for, of all.
 
     Raises:
         InvalidInput: one is no dead letter.
     """
-    total, given = 0, _given(unwanted)
+    total, done, given = 0, 0, _given(unwanted)
     for session_key, some in groupby(given, key=_key):
-        total += yield from _drop(state, session_key, [one.raw for one in some])
+        raw = [one.raw for one in some]
+        for at in range(0, len(raw), TOGETHER):
+            together = raw[at : at + TOGETHER]
+            total += yield from _drop(state, session_key, together)
+            done += len(together)
+            progress(done, len(given))
     return total
 
 
@@ -163,18 +204,22 @@ def _drop(state: State, session_key: str, raw: list[bytes]) -> Flow[int]:
     return removed
 
 
-def retry(state: State, wanted: Iterable[DeadLetter]) -> Flow[int]:
+def retry(state: State, wanted: Iterable[DeadLetter], progress: Progress = unseen) -> Flow[int]:
     """Let the ops of these dead letters be tried again, as new ones; how many were queued, which are letters no more.
+
+    ``progress`` is told how many were tried, of all.
 
     Raises:
         InvalidInput: one is no dead letter.
         StoreUnavailable, Backpressure: what was queued before stays queued.
     """
-    total = 0
-    for (_, op_id), some in groupby(_given(wanted), key=_group):
+    total, done, given = 0, 0, _given(wanted)
+    for (_, op_id), some in groupby(given, key=_group):
         group = list(some)
         if op_id and (yield from _requeue(state, group)):
             total += yield from drop(state, group)
+        done += len(group)
+        progress(done, len(given))
     return total
 
 

@@ -94,6 +94,14 @@ class Apart:
     function: Callable[[], Any]
 
 
+# Told how much is done, and of how much, where that is known.
+Progress = Callable[[int, int | None], object]
+
+
+def unseen(_done: int, _of: int | None) -> None:
+    """Nobody looks on."""
+
+
 Request = Evaluate | Command | Transact | Ring | Pause | Call | Apart
 Flow = Generator[Request, Any, T]
 

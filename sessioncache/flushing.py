@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sessioncache.arguments import seconds
 from sessioncache.commit import Drained
 from sessioncache.errors import HotTierRefused, SessionCacheError, StoreUnavailable
-from sessioncache.flow import Flow, Pause
+from sessioncache.flow import Flow, Pause, Progress, unseen
 from sessioncache.hot import draining
 from sessioncache.repeat import pauses
 from sessioncache.state import State
@@ -31,16 +31,31 @@ class Flushed:
     stopped: dict[str, str] = field(default_factory=dict)
 
 
-def flush(state: State, session_key: str | None = None, timeout: float | None = None) -> Flow[Flushed]:
+@dataclass(slots=True)
+class _Shown(Drained):
+    """What was drained, told as it grows, with how much there was in all when the last try began."""
+
+    progress: Progress = unseen
+    of: int = 0
+
+    def add(self, other: Drained) -> None:
+        Drained.add(self, other)
+        self.progress(self.ops, self.of)
+
+
+def flush(
+    state: State, session_key: str | None = None, timeout: float | None = None, progress: Progress = unseen
+) -> Flow[Flushed]:
     """Drain what is pending under one key, or any, now, claimed or not.
 
     With a timeout, in seconds, it is tried until then, whatever fails, and what is left is told; no batch is begun later.
+    ``progress`` is told the ops drained, and how many there were.
 
     Raises:
         StoreUnavailable: the store is down; the logs wait. Without a timeout only.
         StoreRefused, CorruptLog: an op cannot be applied; every other key was drained. Without a timeout only.
     """
-    total = Drained()
+    total = _Shown(progress=progress)
     if timeout is None:
         names = yield from _drain(state, session_key, total, math.inf)
         for error in total.stopped.values():
@@ -57,12 +72,12 @@ def settle(state: State) -> Flow[Mapping[str, SessionCacheError]]:
     Raises:
         StoreUnavailable: the store is down.
     """
-    total = Drained()
+    total = _Shown()
     yield from _drain(state, None, total, math.inf)
     return total.stopped
 
 
-def _try_until(state: State, session_key: str | None, total: Drained, end: float) -> Flow[list[str]]:
+def _try_until(state: State, session_key: str | None, total: _Shown, end: float) -> Flow[list[str]]:
     """Drain, again while the store is down and there is time."""
     waits = pauses()
     while True:
@@ -76,9 +91,11 @@ def _try_until(state: State, session_key: str | None, total: Drained, end: float
             yield Pause(min(next(waits), max(0.0, end - time.monotonic())))
 
 
-def _drain(state: State, session_key: str | None, total: Drained, end: float) -> Flow[list[str]]:
+def _drain(state: State, session_key: str | None, total: _Shown, end: float) -> Flow[list[str]]:
     """Add to ``total`` what is drained; the session keys that it was tried with."""
     names = (yield from dirty_keys(state)) if session_key is None else [session_key]
+    if total.progress is not unseen:
+        total.of = total.ops + (yield from _left(state, names))
     for at in range(0, len(names), state.settings.claim):
         keys = [state.keyspace.of(name) for name in names[at : at + state.settings.claim]]
         yield from drain_to_end(state, keys, total, end)

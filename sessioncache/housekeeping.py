@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,7 +25,7 @@ from sqlalchemy import Connection
 from sessioncache import hooks, hydration, info
 from sessioncache.conversation import policy
 from sessioncache.errors import HotTierUnavailable, SessionCacheError, StoreUnavailable, VersionConflict
-from sessioncache.flow import Call, Flow, Transact
+from sessioncache.flow import Call, Flow, Progress, Transact, unseen
 from sessioncache.hot import draining, reading, writing
 from sessioncache.hot.change import Busy, Change, Moved
 from sessioncache.hot.reading import Refused
@@ -85,6 +85,7 @@ class Run:
     before: datetime
     dry_run: bool
     kept: Kept
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,19 @@ class Chore:
     act: Callable[[State, Sequence[Candidate], Run], Flow[int]]
 
 
-def keep_house(state: State, *, dry_run: bool = False, place: Place | None = None, seconds: float = math.inf) -> Flow[Kept]:
+def keep_house(
+    state: State,
+    *,
+    dry_run: bool = False,
+    place: Place | None = None,
+    seconds: float = math.inf,
+    ages: Mapping[str, float] | None = None,
+    progress: Progress = unseen,
+) -> Flow[Kept]:
     """Look after all sessions, as the settings say, from a place on, for so many seconds.
+
+    With ``ages``, seconds by the names of chores, only those are done, to what is older than that. ``progress`` is told
+    how many sessions a chore has looked at.
 
     Raises:
         StoreUnavailable, HotTierUnavailable: a tier is away; what was done is done.
@@ -113,9 +125,9 @@ def keep_house(state: State, *, dry_run: bool = False, place: Place | None = Non
     kept, end = Kept(), time.monotonic() + seconds
     names = [chore.name for chore in CHORES]
     for chore in CHORES[names.index(place[0]) if place else 0 :]:
-        age = getattr(state.settings, chore.age)
+        age = getattr(state.settings, chore.age) if ages is None else ages.get(chore.name, 0.0)
         if age:
-            run = Run(datetime.now(UTC) - timedelta(seconds=age), dry_run, kept)
+            run = Run(datetime.now(UTC) - timedelta(seconds=age), dry_run, kept, progress)
             after = (instant(place[1]), place[2]) if place and place[0] == chore.name else None
             kept.place = yield from _look_after(state, chore, run, after, end)
         if kept.place:
@@ -124,12 +136,15 @@ def keep_house(state: State, *, dry_run: bool = False, place: Place | None = Non
 
 
 def _look_after(state: State, chore: Chore, run: Run, after: After | None, end: float) -> Flow[Place | None]:
+    looked_at = 0
     while time.monotonic() < end:
         work = partial(chore.find, before=run.before, limit=BATCH, after=after)
         found: list[Candidate] = yield Transact(work, writes=False)
         done = (yield from chore.act(state, found, run)) if found else 0
         setattr(run.kept, chore.name, getattr(run.kept, chore.name) + done)
         run.kept.left += len(found) - done
+        looked_at += len(found)
+        run.progress(looked_at, None)
         if len(found) < BATCH:
             return None
         after = found[-1].after

@@ -1,4 +1,4 @@
-"""What an operator, the demo and the schedule ask and do: evict, look, sweep, forget."""
+"""What an operator, the demo and the schedule ask and do: evict, hydrate, look, sweep, forget."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from sessioncache import hydration
 from sessioncache.errors import HotTierRefused, StoreUnavailable
 from sessioncache.flow import Flow, Transact
 from sessioncache.hot import reading
+from sessioncache.info import Info
 from sessioncache.keys import PartitionKeys
 from sessioncache.repeat import ask_each
 from sessioncache.state import State
@@ -26,6 +28,26 @@ def evict(state: State, session_key: str) -> Flow[bool]:
     keys = state.keyspace.of(session_key)
     state.near.drop(session_key)
     return (yield from reading.evict(state, keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Hydrated:
+    """What became of a key that was to be hot: whether it was already, and its current session, None where it has none."""
+
+    was_hot: bool
+    info: Info | None
+
+
+def hydrate(state: State, session_key: str) -> Flow[Hydrated]:
+    """Bring the hot copy of a key back from the store, unless there is one.
+
+    Raises:
+        HydrationTimeout, HotTierFull, StoreUnavailable: it could not be brought back.
+    """
+    keys = state.keyspace.of(session_key)
+    look = partial(reading.look, state, keys)
+    hot = yield from hydration.attempted(state, keys, look)
+    return Hydrated(hot is not None, (hot or (yield from hydration.warm(state, keys, look))).info)
 
 
 @dataclass(frozen=True, slots=True)

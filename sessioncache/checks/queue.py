@@ -81,8 +81,10 @@ def workers(state: State) -> Flow[list[Finding]]:
     else:
         found.append(ok("workers", f"{alive} workers serve {settings.lanes} lanes."))
     if not schedule:
-        what = "Nobody runs the schedule: work whose nudge was lost is not found, nor is house kept."
-        found.append(warning("workers", what, "Run sessioncache worker; plain rq workers do not run it."))
+        who = "Workers run, but nobody runs the schedule" if alive else "Nobody runs the schedule"
+        what = f"{who}: work whose nudge was lost is not found, nor is house kept."
+        advice = "Run sessioncache worker, or restart it where it runs already; plain rq workers do not run the schedule."
+        found.append(warning("workers", what, advice))
     return found
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sessioncache import scripts
+from sessioncache import ops, scripts
 from sessioncache.diagnosis import Finding, error, info, ok, warning
 from sessioncache.errors import HotTierRefused
 from sessioncache.flow import Flow
-from sessioncache.hot import draining, reading
+from sessioncache.hot import reading
 from sessioncache.hot.server import ServerFacts, eviction_refusal, server_facts
 from sessioncache.op import new_op_id
 from sessioncache.repeat import ask, evaluate
 from sessioncache.state import State
 
 OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
-# From this share of maxmemory on it is told of; from this age, in seconds, what is due; a minute is many sweeps.
+# From this share of maxmemory on it is told of.
 NEARLY_FULL = 0.9
-OVERDUE = 60.0
+# Ops that wait for longer, in seconds, are told of: a minute is many sweeps.
+LAG = 60.0
 # Redis's own word for a replica's role.
 REPLICA = "slave"
 TYPES = {"dirty": "zset", "holds": "zset", "dead": "list", "wake": "string", "backlog": "hash", "oldest": "zset"}
@@ -167,17 +168,17 @@ def types(state: State) -> Flow[list[Finding]]:
 
 def backlog(state: State) -> Flow[list[Finding]]:
     """What waits for the store, for how long, and what was set aside."""
-    dirty = dead = 0
-    overdue = 0.0
-    for partition in range(state.settings.partitions):
-        one = yield from draining.stats(state, state.keyspace.of_partition(partition), 1)
-        dirty, dead, overdue = dirty + one.dirty, dead + one.dead, max(overdue, one.overdue)
+    partitions = yield from ops.backlogs(state)
+    dirty, dead = sum(one.dirty for one in partitions), sum(one.dead for one in partitions)
+    lag = max(max(one.oldest_pending, one.overdue) for one in partitions)
     found = []
-    if overdue > OVERDUE:
-        what = f"{dirty} session keys wait for SQL, the first of them for {overdue:.0f} s."
+    if lag > LAG:
+        what = f"{dirty} session keys wait for SQL, the first of them for {lag:.0f} s; more than {LAG:.0f} s is late."
         found.append(warning("backlog", what, "Start workers; their log names what keeps them; or sessioncache flush."))
     if dead:
         what = f"There are {dead} dead letters: ops that SQL refused, or whose session is gone."
-        advice = "cache.dead_letters() shows them; mend the cause, then cache.retry_dead or cache.drop_dead."
+        advice = (
+            "sessioncache dead list shows them; mend the cause, then sessioncache dead retry or sessioncache dead drop."
+        )
         found.append(warning("backlog", what, advice))
     return found or [ok("backlog", f"{dirty} session keys wait for SQL, none for long; there is no dead letter.")]

@@ -18,7 +18,7 @@ from sessioncache.store.check import compare_layout
 from sessioncache.store.facts import StoreFacts, store_facts, write_nothing
 
 # Clocks that differ by more are told of.
-APART, FAR_APART = timedelta(seconds=5), timedelta(minutes=5)
+APART, FAR_APART = timedelta(seconds=2), timedelta(minutes=5)
 
 
 def _facts() -> Flow[StoreFacts]:

@@ -17,12 +17,16 @@ from typing import BinaryIO
 import click
 from rich.console import Console
 
+from sessioncache.cli.acting import delete, delete_owner, evict, flush, hydrate
 from sessioncache.cli.config import config
 from sessioncache.cli.context import end_at_sigterm, opened, passed_on, with_settings
 from sessioncache.cli.context import settings as effective
 from sessioncache.cli.database import database
+from sessioncache.cli.dead import dead
 from sessioncache.cli.demo import Results, app_servers, replay, table
 from sessioncache.cli.demo_input import Conversations, read_conversations
+from sessioncache.cli.doctor import doctor
+from sessioncache.cli.housekeeping import cleanup, prune, retention
 from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE
 from sessioncache.cli.transfer import export_sessions, import_sessions
 from sessioncache.client import SessionCache
@@ -61,22 +65,6 @@ def keys(session_key: str) -> None:
 
 
 @cli.command()
-@click.argument("session_key", required=False)
-def flush(session_key: str | None) -> None:
-    """Drain one session key, or all, into the database. Needs no worker and no RQ."""
-    with opened() as cache:
-        click.echo(f"{cache.flush(session_key).ops} ops drained")
-
-
-@cli.command()
-@click.argument("session_key")
-def evict(session_key: str) -> None:
-    """Drop the hot copy of a session. Nothing is lost: the next read brings it back."""
-    with opened() as cache:
-        click.echo("evicted" if cache.evict(session_key) else "there was no hot copy")
-
-
-@cli.command()
 def stats() -> None:
     """Show how the two tiers stand."""
     with opened() as cache:
@@ -99,6 +87,16 @@ cli.add_command(config)
 cli.add_command(import_sessions)
 cli.add_command(export_sessions)
 cli.add_command(database)
+cli.add_command(flush)
+cli.add_command(evict)
+cli.add_command(hydrate)
+cli.add_command(delete)
+cli.add_command(delete_owner)
+cli.add_command(cleanup)
+cli.add_command(prune)
+cli.add_command(retention)
+cli.add_command(dead)
+cli.add_command(doctor)
 
 
 @cli.command()

@@ -16,10 +16,9 @@ from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from sessioncache.cli.context import connected, end_at_sigterm
+from sessioncache.cli.progress import Bar, progress
 from sessioncache.transfer import exported, hermes, nanobot, odysseus
 from sessioncache.transfer.exporting import write_out
 from sessioncache.transfer.found import Damage, Reading
@@ -37,26 +36,14 @@ def _zone(_context: click.Context, _parameter: click.Parameter, name: str) -> Zo
 
 @dataclass(slots=True)
 class _Report:
-    """Tells what cannot be read, and how far it is."""
+    """Tells what cannot be read, beside how far it is."""
 
-    console: Console
-    advance: Callable[[int], object] = lambda _by: None
+    bar: Bar
     damaged: int = 0
 
     def damage(self, one: Damage) -> None:
         self.damaged += 1
-        self.console.print(f"{one.file}:{one.line}: {one.why}", markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _reporting(title: str, total: int | None) -> Iterator[_Report]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Report(console)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Report(console, partial(progress.advance, progress.add_task(title, total=total)))
+        self.bar.console.print(f"{one.file}:{one.line}: {one.why}", markup=False, highlight=False, soft_wrap=True)
 
 
 @click.command("import")
@@ -71,8 +58,9 @@ def import_sessions(layout: str, path: str, zone: ZoneInfo, *, dry_run: bool) ->
     """
     end_at_sigterm()
     reader = LAYOUTS[layout]
-    with connected() as connections, _reporting("importing", reader.size(path)) as report:
-        reading = Reading(zone, connections.settings.max_message_bytes, report.damage, report.advance)
+    with connected() as connections, progress("importing", reader.size(path)) as bar:
+        report = _Report(bar)
+        reading = Reading(zone, connections.settings.max_message_bytes, report.damage, bar.advance)
         done = connections.run(bring_in(connections.state, reader.read(path, reading), report.damage, dry_run=dry_run))
     verb = "would be added" if dry_run else "added"
     click.echo(
@@ -123,8 +111,14 @@ def export_sessions(owner: str | None, session_id: str | None, output: Path | No
     """Write sessions out as JSON lines: all, those of one owner, or one."""
     end_at_sigterm()
     try:
-        with connected() as connections, _reporting("exporting", None) as report, _written(output) as write:
-            flow = write_out(connections.state, write, report.damage, owner=owner, session_id=session_id)
+        with connected() as connections, progress("exporting") as bar, _written(output) as write:
+            report = _Report(bar)
+
+            def counted(line: bytes) -> None:
+                write(line)
+                bar.advance(1)
+
+            flow = write_out(connections.state, counted, report.damage, owner=owner, session_id=session_id)
             done = connections.run(flow)
     except _Unwritable as error:
         if isinstance(error.__cause__, BrokenPipeError):

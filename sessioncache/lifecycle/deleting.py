@@ -12,7 +12,7 @@ from functools import partial
 
 from sessioncache import dead, flushing, hooks, hydration, read_through
 from sessioncache.errors import HydrationTimeout, SessionNotFound
-from sessioncache.flow import Call, Flow, Transact
+from sessioncache.flow import Call, Flow, Progress, Transact, unseen
 from sessioncache.hot import writing
 from sessioncache.hot.change import Busy, Change, Moved
 from sessioncache.keys import check_name
@@ -105,8 +105,10 @@ class Erased:
     dead_letters: int
 
 
-def delete_owner(state: State, owner: str) -> Flow[Erased]:
+def delete_owner(state: State, owner: str, progress: Progress = unseen) -> Flow[Erased]:
     """Erase everything of an owner: sessions, current or not, what is pending, dead letters.
+
+    ``progress`` is told the sessions erased, and how many there are. Broken off anywhere, it is simply called again.
 
     Raises:
         StoreUnavailable: the database is away; call it again.
@@ -121,10 +123,12 @@ def delete_owner(state: State, owner: str) -> Flow[Erased]:
         live = [session_id for session_id, deleted in owned if not deleted]
         if not live:
             break
+        of = erased + len(live)
         for session_id in live:
             found: place.Place | None = yield Transact(partial(place.place, session_id=session_id), writes=False)
             if (yield from delete_by_id(state, session_id, owner)):
                 erased, messages = erased + 1, messages + (found.message_count if found else 0)
+            progress(erased, of)
     dead_letters = yield from dead.forget(state, lambda letter: letter.session_id in seen)
     yield Transact(partial(place.forget_owner, owner=owner), writes=True)
     return Erased(erased, messages, dead_letters)
