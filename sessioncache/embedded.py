@@ -24,7 +24,8 @@ from sessioncache.keeper import ADDRESS_FILE, LOG_FILE, READY, TAKEN, settings_f
 JOIN_SECONDS = 40.0
 LEAVE_SECONDS = 40.0
 PAUSE_SECONDS = 0.05
-_SET_BY_KEEPER = ("redis_url", "database_url", "queue_url", "lanes")
+# What an embedded cache is not given.
+SET_BY_KEEPER = ("redis_url", "database_url", "queue_url", "lanes")
 
 
 class Opener:
@@ -36,12 +37,12 @@ class Opener:
         Raises:
             ConfigurationError: it cannot be started; the sentence says why.
         """
-        wrong = [name for name in _SET_BY_KEEPER if name in arguments]
+        wrong = [name for name in SET_BY_KEEPER if name in arguments]
         if wrong:
             raise ConfigurationError(f"An embedded cache sets {', '.join(wrong)} by itself; leave that out.")
         self.directory = Path(path).expanduser().resolve()
         self.directory.mkdir(parents=True, exist_ok=True)
-        settings = settings_from(arguments)
+        settings = settings_from({**arguments, "lanes": 1})
         self._pid = os.getpid()
         self._connection, redis_url = self._join(settings)
         self.settings = settings_for(self.directory, redis_url, settings)

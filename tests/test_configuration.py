@@ -272,6 +272,23 @@ def test_every_command_has_the_same_settings(write, monkeypatch):
     assert FILE not in os.environ
 
 
+def test_the_demo_has_them_too(write, monkeypatch):
+    """Also over servers of its own."""
+    path = write("window = 8\npartitions = 2\nlanes = 2\n")
+    monkeypatch.delenv(FILE)
+    seen = {}
+
+    def embedded(_directory, **settings):
+        seen.update(settings)
+        raise ConfigurationError("Enough.")
+
+    monkeypatch.setattr(SessionCache, "embedded", embedded)
+    assert isinstance(
+        CliRunner().invoke(cli, ["--config", str(path), "--set", "ttl=7", "demo"]).exception, ConfigurationError
+    )
+    assert (seen["window"], seen["ttl"]) == (8, 7.0)
+
+
 @pytest.mark.parametrize(
     "way", ["sessioncache", *(pytest.param(way, marks=pytest.mark.long) for way in ("workers", "environment"))]
 )

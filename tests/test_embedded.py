@@ -19,7 +19,7 @@ from conftest import binary_of
 from servers import python
 from test_workers import until
 
-from sessioncache import ConfigurationError, SessionCache
+from sessioncache import ConfigurationError, SessionCache, embedded
 
 OPENER = """
 import sys, time
@@ -34,8 +34,8 @@ cache.close()
 
 
 @pytest.fixture(autouse=True)
-def temporary(monkeypatch):
-    """A place for temporary files of one's own, empty in the end."""
+def temporary(monkeypatch, tmp_path):
+    """A place for temporary files of one's own, empty in the end. pytest's own has its place before."""
     with tempfile.TemporaryDirectory(prefix="sc-") as place:
         monkeypatch.setenv("TMPDIR", place)
         monkeypatch.setattr(tempfile, "tempdir", None)
@@ -167,6 +167,14 @@ def test_it_sets_its_own_addresses(tmp_path):
     """Handing them in is a mistake."""
     with pytest.raises(ConfigurationError, match="redis_url"):
         SessionCache.embedded(tmp_path / "data", redis_url="redis://elsewhere")
+
+
+def test_it_sets_its_own_lanes(tmp_path, monkeypatch):
+    """One, so that any number of partitions will do."""
+    with socket.socket() as connection:
+        monkeypatch.setattr(embedded.Opener, "_join", lambda *_: (connection, "unix:///none.sock"))
+        settings = embedded.Opener(tmp_path, {"partitions": 1}).settings
+    assert (settings.partitions, settings.lanes) == (1, 1)
 
 
 def test_the_address_file_is_gone_afterwards(tmp_path):

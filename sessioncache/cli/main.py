@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.resources import files
 from secrets import token_hex
 from typing import BinaryIO
@@ -31,6 +31,7 @@ from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE
 from sessioncache.cli.transfer import export_sessions, import_sessions
 from sessioncache.client import SessionCache
 from sessioncache.config import Settings
+from sessioncache.embedded import SET_BY_KEEPER
 from sessioncache.errors import (
     Backpressure,
     HotTierFull,
@@ -112,7 +113,9 @@ def demo(context: click.Context, source: BinaryIO | None, servers: int, *, exter
     conversations = _conversations(source, settings)
     if not conversations:
         raise click.ClickException("The input has no line that could be used.")
-    results = _external(servers, conversations, console) if external else _embedded(servers, conversations, console)
+    results = (
+        _external(servers, conversations, console) if external else _embedded(servers, settings, conversations, console)
+    )
     console.print(table(results))
     console.print("every server read back exactly what was written" if results.clean else "[red]something differs[/red]")
     context.exit(0 if results.clean else 1)
@@ -128,10 +131,11 @@ def _conversations(source: BinaryIO | None, settings: Settings) -> Conversations
         return read_conversations(lines, settings.max_message_bytes, report)
 
 
-def _embedded(servers: int, conversations: Conversations, console: Console) -> Results:
+def _embedded(servers: int, settings: Settings, conversations: Conversations, console: Console) -> Results:
+    ours = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name not in SET_BY_KEEPER}
     with (
         tempfile.TemporaryDirectory(prefix="sessioncache-demo-") as directory,
-        SessionCache.embedded(directory) as cache,
+        SessionCache.embedded(directory, **ours) as cache,
         app_servers(servers, cache.settings) as running,
     ):
         return replay(cache, running, conversations, console, kill=True)
