@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from dataclasses import asdict
 from importlib.resources import files
 from secrets import token_hex
 from typing import BinaryIO
@@ -23,20 +22,13 @@ from sessioncache.cli.context import settings as effective
 from sessioncache.cli.database import database
 from sessioncache.cli.demo import Results, app_servers, replay, table
 from sessioncache.cli.demo_input import Conversations, read_conversations
-from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE
+from sessioncache.cli.live import tail
+from sessioncache.cli.reading import history, keys, list_sessions, search, show, stats
+from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, PASSING, UNAVAILABLE
 from sessioncache.cli.transfer import export_sessions, import_sessions
 from sessioncache.client import SessionCache
 from sessioncache.config import Settings
-from sessioncache.errors import (
-    Backpressure,
-    HotTierFull,
-    HotTierUnavailable,
-    HydrationTimeout,
-    SessionCacheError,
-    SessionNotFound,
-    StoreUnavailable,
-)
-from sessioncache.keys import Keyspace
+from sessioncache.errors import SessionCacheError, SessionNotFound
 
 
 @with_settings
@@ -48,16 +40,6 @@ def cli() -> None:
     Settings come from --set, from SESSIONCACHE_* variables, first of all SESSIONCACHE_REDIS_URL and
     SESSIONCACHE_DATABASE_URL, and from a file, in this order; `sessioncache config` shows them.
     """
-
-
-@cli.command()
-@click.argument("session_key")
-def keys(session_key: str) -> None:
-    """Print the Redis keys of a session, one on a line, for redis-cli."""
-    settings = effective()
-    for name, value in asdict(Keyspace(settings.prefix, settings.partitions).of(session_key)).items():
-        if name not in {"session_key", "partition"}:
-            click.echo(f"{name:8} {value}")
 
 
 @cli.command()
@@ -77,15 +59,6 @@ def evict(session_key: str) -> None:
 
 
 @cli.command()
-def stats() -> None:
-    """Show how the two tiers stand."""
-    with opened() as cache:
-        for name, value in asdict(cache.stats()).items():
-            if name != "counters":
-                click.echo(f"{name:15} {value}")
-
-
-@cli.command()
 @click.option("--processes", type=click.IntRange(1, 1000), help="Worker processes; by default one for each lane.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True)
 def worker(processes: int | None, log_level: str) -> None:
@@ -99,6 +72,13 @@ cli.add_command(config)
 cli.add_command(import_sessions)
 cli.add_command(export_sessions)
 cli.add_command(database)
+cli.add_command(list_sessions)
+cli.add_command(show)
+cli.add_command(history)
+cli.add_command(tail)
+cli.add_command(search)
+cli.add_command(keys)
+cli.add_command(stats)
 
 
 @cli.command()
@@ -169,9 +149,6 @@ def main() -> None:
 
 
 def _status(error: SessionCacheError) -> int:
-    match error:
-        case SessionNotFound():
-            return NOT_FOUND
-        case HotTierUnavailable() | HotTierFull() | HydrationTimeout() | StoreUnavailable() | Backpressure():
-            return UNAVAILABLE
-    return FAILED
+    if isinstance(error, SessionNotFound):
+        return NOT_FOUND
+    return UNAVAILABLE if isinstance(error, PASSING) else FAILED
