@@ -144,8 +144,9 @@ def show(name: str, owner: str | None, *, as_json: bool) -> None:
 
 def _write_inspected(found: Inspected) -> None:
     """As JSON, with what is known of the session once."""
-    hot, stored = asdict(found.hot), found.stored and asdict(found.stored)
-    for tier in filter(None, (hot, stored)):
+    hot: dict[str, Any] = asdict(found.hot)
+    stored: dict[str, Any] | None = asdict(found.stored) if found.stored else None
+    for tier in (hot, *([stored] if stored else [])):
         tier["message_count"] = (tier.pop("info") or {}).get("message_count")
     write_json({**asdict(found), "hot": hot, "stored": stored})
 
