@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from dataclasses import asdict, fields
+from dataclasses import fields
 from importlib.resources import files
 from secrets import token_hex
 from typing import BinaryIO
@@ -27,21 +27,14 @@ from sessioncache.cli.demo import Results, app_servers, replay, table
 from sessioncache.cli.demo_input import Conversations, read_conversations
 from sessioncache.cli.doctor import doctor
 from sessioncache.cli.housekeeping import cleanup, prune, retention
-from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE
+from sessioncache.cli.live import tail
+from sessioncache.cli.reading import history, keys, list_sessions, search, show, stats
+from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, PASSING, UNAVAILABLE
 from sessioncache.cli.transfer import export_sessions, import_sessions
 from sessioncache.client import SessionCache
 from sessioncache.config import Settings
 from sessioncache.embedded import SET_BY_KEEPER
-from sessioncache.errors import (
-    Backpressure,
-    HotTierFull,
-    HotTierUnavailable,
-    HydrationTimeout,
-    SessionCacheError,
-    SessionNotFound,
-    StoreUnavailable,
-)
-from sessioncache.keys import Keyspace
+from sessioncache.errors import SessionCacheError, SessionNotFound
 
 
 @with_settings
@@ -53,25 +46,6 @@ def cli() -> None:
     Settings come from --set, from SESSIONCACHE_* variables, first of all SESSIONCACHE_REDIS_URL and
     SESSIONCACHE_DATABASE_URL, and from a file, in this order; `sessioncache config` shows them.
     """
-
-
-@cli.command()
-@click.argument("session_key")
-def keys(session_key: str) -> None:
-    """Print the Redis keys of a session, one on a line, for redis-cli."""
-    settings = effective()
-    for name, value in asdict(Keyspace(settings.prefix, settings.partitions).of(session_key)).items():
-        if name not in {"session_key", "partition"}:
-            click.echo(f"{name:8} {value}")
-
-
-@cli.command()
-def stats() -> None:
-    """Show how the two tiers stand."""
-    with opened() as cache:
-        for name, value in asdict(cache.stats()).items():
-            if name != "counters":
-                click.echo(f"{name:15} {value}")
 
 
 @cli.command()
@@ -98,6 +72,13 @@ cli.add_command(prune)
 cli.add_command(retention)
 cli.add_command(dead)
 cli.add_command(doctor)
+cli.add_command(list_sessions)
+cli.add_command(show)
+cli.add_command(history)
+cli.add_command(tail)
+cli.add_command(search)
+cli.add_command(keys)
+cli.add_command(stats)
 
 
 @cli.command()
@@ -171,9 +152,6 @@ def main() -> None:
 
 
 def _status(error: SessionCacheError) -> int:
-    match error:
-        case SessionNotFound():
-            return NOT_FOUND
-        case HotTierUnavailable() | HotTierFull() | HydrationTimeout() | StoreUnavailable() | Backpressure():
-            return UNAVAILABLE
-    return FAILED
+    if isinstance(error, SessionNotFound):
+        return NOT_FOUND
+    return UNAVAILABLE if isinstance(error, PASSING) else FAILED

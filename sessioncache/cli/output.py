@@ -7,6 +7,7 @@ would obey.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
@@ -26,8 +27,17 @@ def with_json(command: Command) -> Command:
 
 
 def write_json(value: Any) -> None:
-    """Print a value as JSON, on one line; a dataclass as an object of its fields."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=_plain))
+    """Print a value as JSON, on one line; a dataclass as an object of its fields. What is not seen stands as an escape."""
+    click.echo(_UNSEEN.sub(_escaped, json.dumps(value, ensure_ascii=False, default=_plain)))
+
+
+# Control and format characters that JSON lets pass as they are, a terminal may not: C1 controls, line ends, overrides of
+# the direction of writing.
+_UNSEEN = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _plain(value: object) -> Any:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import signal
 
+from sessioncache.errors import Backpressure, HotTierFull, HotTierUnavailable, HydrationTimeout, StoreUnavailable
+
 DONE = 0
 FAILED = 1
 WRONG_USAGE = 2
@@ -16,5 +18,6 @@ NOT_FOUND = 3
 UNHEALTHY = 4
 # A tier cannot be reached, or has no room: the same command may succeed later.
 UNAVAILABLE = 5
+PASSING = (HotTierUnavailable, HotTierFull, HydrationTimeout, StoreUnavailable, Backpressure)
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
