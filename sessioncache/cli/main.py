@@ -24,6 +24,7 @@ from sessioncache.cli.context import end_at_sigterm, opened
 from sessioncache.cli.context import settings as effective
 from sessioncache.cli.demo import Results, app_servers, replay, table
 from sessioncache.cli.demo_input import Conversations, read_conversations
+from sessioncache.cli.functions import functions
 from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE
 from sessioncache.cli.transfer import export_sessions, import_sessions
 from sessioncache.client import SessionCache
@@ -99,6 +100,7 @@ def worker(processes: int | None, log_level: str) -> None:
 
 cli.add_command(import_sessions)
 cli.add_command(export_sessions)
+cli.add_command(functions)
 
 
 @cli.group()
