@@ -1,11 +1,11 @@
 """Functions for redis-cli: a Redis Functions library that shows sessions, what waits and what is wrong, and only reads.
 
-`install`, `look` and `remove` are flows. The library is the text of ``lua/functions/library.lua``, of ``lua/common.lua`` (so
-that it judges a hot copy as every script does) and of the other files of that folder; its version is that text. docs/redis-cli.md
-says what the functions show.
+`install`, `look` and `remove` are flows. The library is the text of ``lua/functions/library.lua``, of ``lua/common.lua``
+(so that it judges a hot copy as every script does) and of the other files of that folder; its version is that text.
+docs/redis-cli.md says what the functions show.
 
-Assumes Redis 7 or Valkey; an older Redis has no functions, and is told so. In a Redis Cluster each primary has functions of its
-own; here the one is asked that ``redis_url`` leads to.
+Assumes Redis 7 or Valkey; an older Redis has no functions, and that is said. In a Redis Cluster each primary has functions
+of its own; here the one is asked that ``redis_url`` leads to.
 """
 
 from __future__ import annotations

@@ -16,6 +16,10 @@ end
 local OF_CLUSTER = 'ERR a Redis Cluster finds a function by a key: name one, as `sessioncache keys KEY` prints it, like '
   .. "FCALL_RO sc_show 1 'sc:{020}:meta:KEY' or FCALL_RO sc_dirty 1 'sc:{020}:dirty', with redis-cli -c"
 
+local function of_cluster(text)
+  return string.find(text, 'in a cluster node', 1, true) or string.find(text, 'to the same slot', 1, true)
+end
+
 -- What a function replies, whatever happens in it.
 local function guarded(show)
   return function(keys, args)
@@ -23,8 +27,7 @@ local function guarded(show)
     if done then return found end
     local text = type(found) == 'table' and found.err or tostring(found)  -- Redis's pcall gives a text for an error reply
     if not string.find(text, '^%u+ ') then text = 'ERR ' .. text end
-    if string.find(text, 'in a cluster node', 1, true) or string.find(text, 'to the same slot', 1, true) then text = OF_CLUSTER end
-    return {err = text}
+    return {err = of_cluster(text) and OF_CLUSTER or text}
   end
 end
 
@@ -54,7 +57,7 @@ end
 -- Where to look: prefix, partition (nil for all), session key (nil where none is named), as the name of a key says.
 local function place(keys)
   if #keys == 0 then return 'sc', nil, nil end
-  local prefix, partition, kind, rest = string.match(keys[1], '^(.-):{(%d%d%d)}:(%l+)(.*)$')
+  local prefix, partition, kind, rest = string.match(keys[1], '^([^:]+):{(%d%d%d)}:(%l+)(.*)$')
   if #keys > 1 or not prefix then refuse('name no key, or one as `sessioncache keys KEY` prints it') end
   if kind == 'layout' then return prefix, nil, nil end
   if NAMES_SESSION[kind] and #rest > 1 then return prefix, tonumber(partition), string.sub(rest, 2) end
@@ -152,27 +155,30 @@ local function instant(text)
     math.floor(seconds / 60) % 60, seconds % 60, milliseconds % 1000)
 end
 
--- What a command says that counts; 0 where the key is of another type.
-local function count(...)
+-- What a command says, nil where the key is of another type, which is told of elsewhere; a key that this node of a Redis
+-- Cluster has not is no answer.
+local function said(...)
   local found = redis.pcall(...)
-  return type(found) == 'number' and found or 0
+  if type(found) ~= 'table' or not found.err then return found end
+  if of_cluster(found.err) then error(found.err, 0) end
+  return nil
 end
 
--- What a command lists; nothing where the key is of another type.
+local function count(...)
+  return said(...) or 0
+end
+
 local function list(...)
-  local found = redis.pcall(...)
-  return found.err and {} or found
+  return said(...) or {}
 end
 
 local function score(key, member)
-  local found = redis.pcall('ZSCORE', key, member)
-  return type(found) == 'string' and tonumber(found)
+  return tonumber(said('ZSCORE', key, member) or nil)
 end
 
 -- Bytes that wait under a session key, as they are counted.
 local function bytes_waiting(backlog, session_key)
-  local found = redis.pcall('HGET', backlog, '=' .. session_key)
-  local _, bytes = ops_and_bytes(type(found) == 'string' and found)
+  local _, bytes = ops_and_bytes(said('HGET', backlog, '=' .. session_key))
   return bytes
 end
 

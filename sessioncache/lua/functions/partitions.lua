@@ -7,8 +7,7 @@ local function looked_at(prefix, partition, at_ms)
   local found = {partition = partition, dirty = count('ZCARD', key('dirty')), dead = count('LLEN', key('dead')), ops = 0, bytes = 0,
     holds = count('ZCOUNT', key('holds'), '(' .. integer(at_ms), '+inf'), woken = count('EXISTS', key('wake')), age = 0}
   if found.dirty > 0 then
-    local total = redis.pcall('HGET', key('backlog'), TOTAL_WAITS)
-    found.ops, found.bytes = ops_and_bytes(type(total) == 'string' and total)
+    found.ops, found.bytes = ops_and_bytes(said('HGET', key('backlog'), TOTAL_WAITS))
     local oldest = list('ZRANGE', key('oldest'), 0, 0, 'WITHSCORES')
     if #oldest == 0 then oldest = list('ZRANGE', key('dirty'), 0, 0, 'WITHSCORES') end
     found.age = math.max(0, at_ms - (tonumber(oldest[2]) or at_ms))

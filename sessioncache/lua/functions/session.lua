@@ -87,18 +87,19 @@ local function show(keys, args)
   return lines
 end
 
-local MOST_MESSAGES, MOST_BYTES = 1000, 1048576
+local MOST_MESSAGES, MOST_BYTES = 1000, 262144  -- a quarter of a megabyte takes tens of milliseconds at worst
 local SHOWN_OF_GARBAGE = 200
 
--- What a line says of an element: the header, then what it holds, if that can be said.
-local function message_line(element)
+-- What a line says of an element: the header, then what it holds, if that can be said in so many bytes.
+local function message_line(element, most_bytes)
   local seq, at, id, first = string.match(element, '^(%d+) (%d+) ([^\n]+)\n()')
   local moment = at and #seq <= 16 and instant(at)
   if not moment then
     return string.format('{"readable": false, "bytes": %d, "raw": %s}', #element, quoted(string.sub(element, 1, SHOWN_OF_GARBAGE)))
   end
   local head = string.format('{"seq": %s, "id": %s, "created_at": "%s", ', string.match(seq, '^0*(%d+)$'), quoted(id), moment)
-  local text, why = json(string.sub(element, first))
+  local text, why = nil, TOO_MUCH
+  if #element <= most_bytes then text, why = json(string.sub(element, first)) end
   if text then return head .. '"data": ' .. text .. '}' end
   local size = string.format('"bytes": %d', #element - first + 1)
   if why == TOO_MUCH then return head .. '"shown": false, ' .. size .. '}' end
@@ -107,8 +108,8 @@ local function message_line(element)
 end
 
 -- A line for an element, whatever it holds; a mere number of bytes where the call may do no more.
-local function shown_element(element)
-  local done, found = pcall(message_line, element)
+local function shown_element(element, most_bytes)
+  local done, found = pcall(message_line, element, most_bytes)
   return line(done and found or string.format('{"shown": false, "bytes": %d}', #element))
 end
 
@@ -116,8 +117,8 @@ end
 local function walk(key, first, step, most, most_bytes)
   local found, bytes, at = {}, 0, first
   while #found < most and bytes < most_bytes do
-    local element = redis.pcall('LINDEX', key, at)
-    if type(element) ~= 'string' then break end
+    local element = said('LINDEX', key, at)
+    if not element then break end
     if #found > 0 and bytes + #element > most_bytes then break end
     found[#found + 1], bytes, at = element, bytes + #element, at + step
   end
@@ -125,8 +126,8 @@ local function walk(key, first, step, most, most_bytes)
 end
 
 -- sc_tail: the newest messages of the hot copy, oldest first, a JSON object on a line.
--- After SESSION_KEY: messages (10; at most 1000), bytes (65536; at most 1 MiB): older ones are left out, the newest is shown
--- whatever its size, but for its content where that has too many values.
+-- After SESSION_KEY: messages (10; at most 1000), bytes (65536; at most 262144): older ones are left out. Of a message that
+-- alone is larger, or has too many values, the size is shown.
 local function tail(keys, args)
   local asked, more = session_asked_for(keys, args)
   local most = number_of(more[1], 'messages', 10, MOST_MESSAGES)
@@ -136,7 +137,7 @@ local function tail(keys, args)
   end
   local newest = walk(asked.history, -1, -1, most, most_bytes)
   local lines = {}
-  for n, element in ipairs(newest) do lines[#newest - n + 1] = shown_element(element) end
+  for n, element in ipairs(newest) do lines[#newest - n + 1] = shown_element(element, most_bytes) end
   return lines
 end
 
