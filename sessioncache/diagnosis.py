@@ -12,8 +12,8 @@ class Finding:
     """One thing that an examination found.
 
     Attributes:
-        check: what was looked at: ``redis``, ``scripts``, ``keys``, ``backlog``, ``database``, ``layout``, ``clocks``,
-            ``queue`` or ``workers``.
+        check: what was looked at: ``redis``, ``scripts``, ``keys``, ``backlog``, ``functions``, ``database``, ``layout``,
+            ``clocks``, ``queue`` or ``workers``.
         severity: ``ok``; ``info``: it may be meant so; ``warning``: something may be lost or late one day; ``error``: it is
             lost, late or refused now, or at the next occasion.
         found: a sentence.

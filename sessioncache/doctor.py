@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sessioncache.checks import queue, server, store
+from sessioncache.checks import functions, queue, server, store
 from sessioncache.diagnosis import Finding, error, info
 from sessioncache.errors import HotTierUnavailable, SessionCacheError, StoreUnavailable
 from sessioncache.flow import Flow
@@ -44,6 +44,7 @@ CHECKS = (
     Check("scripts", (REDIS,), server.runs_scripts, _ACL),
     Check("keys", (REDIS,), server.types, _ACL),
     Check("backlog", (REDIS,), server.backlog, _ACL),
+    Check("functions", (REDIS,), functions.functions, _ACL),
     Check("database", (DATABASE,), store.database, _TABLES),
     Check("layout", (REDIS, DATABASE), store.layout, "See the field that it names."),
     Check("clocks", (REDIS,), store.redis_clock, _ACL),

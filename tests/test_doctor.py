@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from servers import python
 from sqlalchemy import create_engine, text
 
-from sessioncache import AsyncSessionCache, Finding, SessionCache, UnsafeEviction
+from sessioncache import AsyncSessionCache, Finding, SessionCache, UnsafeEviction, functions
 from sessioncache.checks import queue as queue_checks
 from sessioncache.checks import server as server_checks
 from sessioncache.checks import store as store_checks
@@ -79,14 +79,17 @@ def test_a_healthy_stack(one_stack):
         SessionCache(settings=settings) as cache,
     ):
         cache.open("k").append({"content": "a"})
+        raw.function_load(functions.TEXT)
         with serving(settings):
             until(lambda: not bad(cache.doctor()) and not raw.keys("sc:*:pending:*"))
             found = cache.doctor()
             with one_stack.cache(lanes=4, partitions=4) as other:
                 assert one(other.doctor(), "1 workers serve 4 lanes").severity == "info"
+        raw.function_flush()
         assert {finding.severity for finding in found} == {"ok"}
         checks = {finding.check for finding in found}
-        assert checks == {"redis", "scripts", "keys", "backlog", "database", "layout", "clocks", "queue", "workers"}
+        assert checks == {"redis", "scripts", "keys", "backlog", "functions", "database", "layout", "clocks", "queue",
+                          "workers"}  # fmt: skip
         json.dumps([asdict(finding) for finding in found])
 
 

@@ -26,6 +26,7 @@ from sessioncache.cli.dead import dead
 from sessioncache.cli.demo import Results, app_servers, replay, table
 from sessioncache.cli.demo_input import Conversations, read_conversations
 from sessioncache.cli.doctor import doctor
+from sessioncache.cli.functions import functions
 from sessioncache.cli.housekeeping import cleanup, prune, retention
 from sessioncache.cli.live import tail
 from sessioncache.cli.reading import history, keys, list_sessions, search, show, stats
@@ -59,6 +60,7 @@ def worker(processes: int | None, log_level: str) -> None:
 
 
 cli.add_command(config)
+cli.add_command(functions)
 cli.add_command(import_sessions)
 cli.add_command(export_sessions)
 cli.add_command(database)
