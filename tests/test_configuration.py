@@ -250,7 +250,7 @@ def test_a_variable_that_is_no_setting_is_told_of(write, monkeypatch):
     monkeypatch.setenv("SESSIONCACHE_RDIS_URL", "redis://:hunter2@host")
     done = run("config")
     assert done.exit_code == DONE
-    assert "There is no setting SESSIONCACHE_RDIS_URL" in done.stderr
+    assert "There is no setting SESSIONCACHE_RDIS_URL" in done.output
     assert "hunter2" not in done.output
 
 
