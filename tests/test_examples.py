@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from servers import python
+from test_workers import until
 
 from sessioncache.config import effective
 
@@ -64,15 +65,22 @@ def test_a_chat_goes_on(run):
 
 
 def test_each_message_is_answered_once(run, one_stack):
-    """Delivered to two workers at once, each in an order of its own."""
-    messages = [{"key": f"k{n % 3}", "id": f"m{n}", "text": f"text {n}"} for n in range(15)]
+    """Delivered to two workers at once, each in an order of its own, while both are running."""
     workers = [run("answering.py") for _ in range(2)]
-    for worker in workers:
-        random.shuffle(messages)
-        worker.stdin.write("".join(json.dumps(one) + "\n" for one in messages))
-        worker.stdin.flush()
-    assert [printed(worker, "") for worker in workers] == ["", ""]
     with one_stack.cache() as cache:
-        contents = [one["content"] for n in range(3) for one in cache.get(f"k{n}").history()]
-    assert Counter(contents) == Counter([f"{words}text {n}" for n in range(15) for words in ("", "answer to ")])
-    assert [f"answer to {text}" for text in contents[::2]] == contents[1::2]
+        for n, worker in enumerate(workers):
+            deliver(worker, [{"key": f"ready{n}", "id": "m", "text": "are you?"}])
+        until(lambda: cache.count(fresh=True) == len(workers))
+        messages = [{"key": "k", "id": f"m{n}", "text": f"text {n}"} for n in range(30)]
+        for worker in workers:
+            deliver(worker, random.sample(messages, len(messages)))
+        assert [printed(worker, "") for worker in workers] == ["", ""]
+        contents = [one["content"] for one in cache.get("k").history()]
+    assert Counter(contents[::2]) == Counter(one["text"] for one in messages)
+    assert contents[1::2] == [f"answer to {text}" for text in contents[::2]]
+
+
+def deliver(worker: subprocess.Popen, messages: list[dict[str, str]]) -> None:
+    """As a queue does."""
+    worker.stdin.write("".join(json.dumps(one) + "\n" for one in messages))
+    worker.stdin.flush()
