@@ -16,7 +16,7 @@ from sessioncache.addresses import check_redis_url, database_url
 from sessioncache.conversation.policy import ResetPolicies
 from sessioncache.errors import ConfigurationError, InvalidKey
 from sessioncache.keys import MAX_PARTITIONS, check_name
-from sessioncache.sources import FILE, Given, given, variable
+from sessioncache.sources import FILE, Given, given, strangers, variable
 
 # Names of processes are forgotten an hour after their last report.
 LONGEST_REPORT = 600.0
@@ -227,6 +227,11 @@ def effective(
         if not any(one.source == "file" for one in found.values()):
             raise
         raise ConfigurationError(f"{environment[FILE]}: {error}") from error
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Variables that begin like those of settings and are of none; they change nothing."""
+    return strangers({field.name: type(field.default) for field in fields(Settings)}, environment or os.environ)
 
 
 def as_environment(settings: Settings) -> dict[str, str]:

@@ -67,6 +67,12 @@ def variable(name: str) -> str:
     return ENVIRONMENT + name.upper()
 
 
+def strangers(kinds: Kinds, environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none: slips of the finger, or of another version."""
+    known = {variable(name) for name in kinds} | {FILE}
+    return sorted(name for name in environment if name.startswith(ENVIRONMENT) and name not in known)
+
+
 def _in_file(path: str, kinds: Kinds) -> dict[str, Any]:
     table = _table(path, kinds)
     for name, value in table.items():

@@ -293,7 +293,10 @@ def test_the_demo_has_them_too(write, monkeypatch):
     "way", ["sessioncache", *(pytest.param(way, marks=pytest.mark.long) for way in ("workers", "environment"))]
 )
 def test_workers_see_the_file(write, one_stack, way):
-    """Worker processes and the jobs they run: what was appended under the file's prefix is drained by them."""
+    """Worker processes and the jobs they run: what was appended under the file's prefix is drained by them.
+
+    A variable that is no setting is told of.
+    """
     path = write(f"""[sessioncache]
 redis_url = "{one_stack.redis_url}"
 database_url = "{one_stack.database_url}"
@@ -303,20 +306,24 @@ sweep = 0.5
 """)
     settings = settings_from({})
     environment = {name: value for name, value in os.environ.items() if name != FILE}
-    environment |= {FILE: str(path)} if way == "environment" else {}
+    environment |= {FILE: str(path)} if way == "environment" else {"SESSIONCACHE_RDIS_URL": "redis://:hunter2@host"}
     words = {
         "sessioncache": ["-c", "from sessioncache.cli.main import main; main()", "--config", str(path), "worker"],
         "workers": ["-m", "workers", "--config", str(path)],
         "environment": ["-m", "workers"],
     }[way]
-    process = python(*words, "--processes", "1", "--log-level", "WARNING", env=environment)
+    process = python(
+        *words, "--processes", "1", "--log-level", "WARNING", env=environment, text=True, stderr=subprocess.PIPE
+    )
     try:
         with SessionCache(settings=settings) as cache:
             cache.open("k").append({"content": "drained"})
             until(lambda: order(one_stack) == {"k": ["drained"]})
     finally:
         process.terminate()
-        process.wait(30)
+        _, complaint = process.communicate(timeout=30)
+    assert ("there is no setting SESSIONCACHE_RDIS_URL" in complaint) == (way != "environment")
+    assert "hunter2" not in complaint
 
 
 # What the pages and the example environment say

@@ -26,7 +26,7 @@ from rq.worker import WorkerStatus
 
 from sessioncache import nudge
 from sessioncache.addresses import masked
-from sessioncache.config import Settings
+from sessioncache.config import Settings, unknown_variables
 from sessioncache.connect import BlockingConnections
 from sessioncache.errors import ConfigurationError
 from sessioncache.process import end_with_parent
@@ -117,6 +117,8 @@ class Supervisor:
         connections = BlockingConnections(self._settings, kind="worker")
         schedule = threading.Thread(target=Schedule(connections, self._stopping).run, name="schedule")
         schedule.start()
+        for name in unknown_variables():
+            log.warning("there is no setting %s; it is left alone", name)
         log.info("%d workers on %s", self._processes, masked(self._settings.redis_url))
         try:
             while not self._stopping.wait(TICK_SECONDS):

@@ -11,8 +11,7 @@ import click
 from sessioncache.addresses import masked
 from sessioncache.cli.context import arguments, environment
 from sessioncache.cli.output import harmless, with_json, write_json, write_table
-from sessioncache.config import Settings, effective
-from sessioncache.sources import ENVIRONMENT, FILE, variable
+from sessioncache.config import effective, unknown_variables
 
 DEFAULT = "default"
 
@@ -37,7 +36,8 @@ def config(*, changed: bool, as_json: bool) -> None:
     """
     surroundings = environment()
     shown = [one for one in _shown(surroundings) if one.source != DEFAULT or not changed]
-    _tell_of_strangers(surroundings)
+    for name in unknown_variables(surroundings):
+        click.echo(f"There is no setting {harmless(name)}; it is left alone.", err=True)
     if as_json:
         for one in shown:
             write_json(one)
@@ -63,11 +63,3 @@ def _text(value: Any) -> str:
 def _origin(one: _Shown) -> str:
     """Where a setting comes from, in words."""
     return {"default": "default", "argument": f"argument {one.setting}"}.get(one.source, f"{one.source} {one.place}")
-
-
-def _tell_of_strangers(surroundings: Mapping[str, str]) -> None:
-    """Name the variables that look like settings and are none, on standard error."""
-    known = {variable(field.name) for field in fields(Settings)} | {FILE}
-    for name in sorted(surroundings):
-        if name.startswith(ENVIRONMENT) and name not in known:
-            click.echo(f"There is no setting {harmless(name)}; it is left alone.", err=True)
