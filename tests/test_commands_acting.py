@@ -15,6 +15,7 @@ from clock import Clock
 from commands import INTERRUPT, on_terminal, run
 from sqlalchemy import create_engine, text
 from test_housekeeping import DAY, opened
+from test_workers import until
 
 from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE, WRONG_USAGE
 
@@ -236,6 +237,7 @@ def test_dead_letters_are_dropped(letters, settings):
 def aged(one_stack, monkeypatch):
     """Sessions of all ages: an empty one, an old one, an idle one, one that ended; and two of today."""
     with one_stack.raw() as raw, one_stack.cache(hold=0.1) as cache:
+        until(lambda: raw.info("server")["uptime_in_seconds"])  # before that holds may have been lost
         clock = Clock(monkeypatch, raw, datetime.now(UTC))
         opened(cache, clock, "empty", days=1, messages=0)
         opened(cache, clock, "old", days=40)

@@ -1,7 +1,11 @@
-"""How far it is, on standard error, where that is a terminal: one bar, which goes when it is done."""
+"""How far it is, on standard error, where that is a terminal: one bar, which goes when it is done.
+
+Guarantee: what is printed meanwhile goes where it is to go; on the same terminal it stands above the bar.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +45,7 @@ def progress(title: str, total: int | None = None) -> Iterator[Bar]:
         return
     count = TextColumn("{task.completed:,.0f}")
     columns = (TextColumn("{task.description}"), BarColumn(), count, TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as shown:
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as shown:
         task = shown.add_task(title, total=total)
         yield Bar(console, partial(_tell, shown, task), partial(shown.advance, task))
 
