@@ -13,6 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pytest
+import reference
 from conftest import THE_OTHER_LATER, binary_of
 from servers import RedisServer
 from terminal import COMMAND, Terminal
@@ -460,6 +461,34 @@ def test_help(run, name):
     assert status == DONE
     assert printed.startswith(f"Usage: sessioncache {name} ")
     assert "--json" in printed
+
+
+def alike(printed: str) -> list[str]:
+    """What two runs print alike: times, ids and numbers that depend on the clock are as they are named here."""
+    said = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+\+00:00|Z)", "TIME", printed)
+    said = re.sub(r"\d{8}_\d{6}_[0-9a-f]{20}", "SESSION", said)
+    said = re.sub(r'"id": "[\w-]{16}"', '"id": "ID"', said)
+    said = re.sub(r"\b3\d\d\d s", "TTL s", said)
+    said = re.sub(r"\d+\.\d+", "SECONDS", said)
+    said = re.sub(r"\b\d+ bytes|(?<=pending_bytes   )\d+", "SIZE", said)
+    return [line.rstrip() for line in said.splitlines() if line.strip()]
+
+
+def test_the_examples_of_the_page(run, monkeypatch, one_stack):
+    """docs/commands.md: each command that looks prints what stands below it there."""
+    with told(monkeypatch, one_stack) as cache:
+        cache.open("slack:C1", owner="bob").append({"role": "user", "content": "message 1"})
+        session = cache.open(HOT, owner="alice", title="Plans for May")
+        said = ["we need an invoice", "I can write one. Whom is it for?", "for bob"]
+        session.append([{"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=False)])
+        cache.flush()
+        session.append({"role": "user", "content": said[2]})
+        examples = re.findall(r"^\$ sessioncache (.*)\n([^$`]*)", reference.PAGE.read_text(), re.MULTILINE)
+        assert {words.split()[0] for words, _ in examples} >= {"ls", "show", "history", "tail", "search", "stats", "keys"}
+        for words, expected in examples:
+            status, printed, why = run(*words.split())
+            assert (status, why) == (DONE, "")
+            assert alike(printed) == alike(expected), words
 
 
 @pytest.mark.long
