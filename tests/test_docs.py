@@ -9,7 +9,9 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
+import reference
 import yaml
 from conftest import binary_of
 
@@ -151,6 +153,17 @@ def test_settings_are_documented():
     assert (ROOT / "docs" / "settings.md").read_text() == settings_page()
 
 
+def test_commands_are_documented():
+    """Every command and option there is, in the words of its help; `python tests/test_docs.py` writes the page anew."""
+    text = reference.PAGE.read_text()
+    assert text == reference.page()
+    for path, command in reference.commands():
+        assert command.help, path
+        assert f"### {path}\n" in text
+        options = [one for one in command.params if isinstance(one, click.Option)]
+        assert all(one.help for one in options), path
+
+
 def test_compose_is_what_the_design_asks_for():
     """Redis keeps what has no TTL, a migration runs before the workers, health checks, restarts, a demo profile."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -199,4 +212,5 @@ def test_the_site_has_every_page():
 
 if __name__ == "__main__":
     (ROOT / "docs" / "settings.md").write_text(settings_page())
+    reference.PAGE.write_text(reference.page())
     API.write_text(TREE.sub(lambda _: error_tree(), API.read_text()))

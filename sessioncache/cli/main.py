@@ -139,7 +139,7 @@ def _external(servers: int, conversations: Conversations, console: Console) -> R
 def main() -> None:
     """The entry of the ``sessioncache`` command."""
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        sys.exit(cli.main(prog_name="sessioncache", standalone_mode=False))
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
