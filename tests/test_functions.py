@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -299,7 +300,7 @@ def test_show_says_who_has_it(shown):
     with session.turn(), session.hold("summary"), shown.cache.open("other").hold("else"):
         facts = shown.facts()
         assert facts["turn"].startswith("somebody has it for ")
-        assert facts["hold"].startswith("summary ")
+        assert facts["hold"].startswith("summary for ")
         assert facts["hold"].endswith(" more")
         raw.set(keys.turn, "earlier:token", px=10_000)
         assert "earlier run" in shown.facts()["turn"]
@@ -403,7 +404,7 @@ def test_dead_letters_are_shown(shown):
     assert found[0].startswith(f"{keys.partition:03d}  ?  ")
     assert found[1].split("  ")[:2] == [f"{keys.partition:03d}", "22001"]
     assert "1 min 5 s ago" in found[1]
-    assert found[1].endswith(f"append  op AAAAAAAAAAAAAAAA of session s1 under {KEY}")
+    assert found[1].endswith(f"append  {KEY}  op AAAAAAAAAAAAAAAA of session s1")
     assert shown("sc_dead", 1)[1:] == ["and 1 more"]
     assert shown("sc_dead", keys=("sc:{021}:dead",)) == ["there is none"]
 
@@ -516,6 +517,28 @@ def test_in_a_cluster_a_key_names_the_partition(tmp_path):
         server.close()
 
 
+@pytest.mark.long
+def test_a_replica_says_that_it_is_one(some_stack, own_server):
+    """What is hot, its primary knows."""
+    primary, replica, port = own_server(), own_server(), free_port()
+    with (
+        closing(redis.Redis.from_url(primary.url)) as raw,
+        closing(redis.Redis.from_url(replica.url)) as copy,
+        SessionCache(settings=replace(some_stack.settings(), redis_url=primary.url, queue_url=NOBODY)) as cache,
+    ):
+        raw.config_set("port", port)
+        showing.install(cache)
+        cache.open(KEY).append({"content": "hello"})
+        copy.replicaof("127.0.0.1", port)
+        deadline = time.monotonic() + 60
+        while not copy.exists(cache._state.keyspace.of(KEY).meta):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        shown = Shown(cache, copy)
+        assert shown.facts()["state"].startswith("miss: this is a replica; ask its primary")
+        assert shown("sc_summary")[1] == "session keys  1 wait for SQL"
+
+
 def commands_run(raw: redis.Redis, call: tuple) -> dict[str, int]:
     """How often each command was run by a call, and in it."""
     raw.config_resetstat()
@@ -565,6 +588,20 @@ def test_a_hundred_thousand_messages(tmp_path, record_property, hot):
     for one in found:
         assert 0 < len(one.lines) <= (2001 if "1,000" in one.name else 42), one.name
         assert sum(map(len, one.lines)) <= 6 * showing.MOST + 1000, one.name
+
+
+def test_every_file_is_part_of_the_library():
+    """And its first line is the one that Redis wants."""
+    folder = Path(functions.__file__).parent / "lua" / "functions"
+    assert {f"functions/{path.stem}" for path in folder.iterdir()} == {one for one in functions._PARTS if "/" in one}
+    assert functions.TEXT.startswith("#!lua name=sessioncache\n")
+    assert functions.TEXT.startswith(functions._OURS)
+
+
+def test_either_protocol_names_the_code():
+    """FUNCTION LIST is flat or a mapping."""
+    flat = [b"library_name", b"sessioncache", b"functions", [], b"library_code", b"text"]
+    assert functions._code(flat) == functions._code(dict(zip(flat[::2], flat[1::2], strict=True))) == "text"
 
 
 def invoke(*words: str):
