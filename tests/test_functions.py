@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import time
+from calendar import isleap
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -139,6 +141,14 @@ def test_what_is_no_text_is_escaped(shown, binary):
         assert line.isascii() or not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in line)
 
 
+def test_what_python_takes_for_text_is_text(shown):
+    """Overlong forms, surrogates, what is cut off or beyond Unicode: as Python judges, byte by byte."""
+    for second in (0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0):
+        tried = [bytes([first, second, *rest]) for first in range(0x80, 0x100) for rest in (b"\x80", b"\x80\x80a", b"a")]
+        found = shown.data(*(msgpack.packb(one) for one in tried))
+        assert [one["data"] for one in found] == [one.decode("utf-8", "surrogateescape") for one in tried]
+
+
 @QUICKLY
 @given(garbage=st.lists(st.binary(max_size=50), min_size=1, max_size=5))
 def test_garbage_is_shown_as_such(shown, garbage):
@@ -200,14 +210,21 @@ def test_bytes_bound_the_tail(shown):
     assert (heavy["shown"], heavy["bytes"]) == (False, 60_003)
 
 
-@QUICKLY
-@given(milliseconds=st.integers(0, 253_402_300_799_999))
-def test_times_are_those_of_the_calendar(shown, milliseconds):
-    """Every moment to the year 9999, in UTC."""
+DAYS = [
+    datetime(year, month, day, 23, 59, 59, 999_000, tzinfo=UTC)
+    for year in (*range(1970, 2110), 2199, 2200, 2399, 2400, 2401, 9999)
+    for month, day in ((1, 1), (2, 28), (3, 1), (12, 31), *([(2, 29)] if isleap(year) else []))
+]
+
+
+def test_times_are_those_of_the_calendar(shown):
+    """The days where calendars go wrong, to the year 9999, in UTC."""
     keys = shown.keys()
-    shown.raw.lset(keys.history, -1, b"2 %d m\n\xc0" % milliseconds)
-    (found,) = [json.loads(line) for line in shown("sc_tail", KEY, 1)]
-    assert found["created_at"] == message.instant(milliseconds).isoformat(timespec="milliseconds")
+    shown.raw.delete(keys.history)
+    shown.raw.rpush(keys.history, *(b"%d %d m\n\xc0" % (n + 1, message.milliseconds(day)) for n, day in enumerate(DAYS)))
+    shown.raw.hset(keys.meta, mapping={"count": len(DAYS), "total": len(DAYS)})
+    found = [json.loads(line)["created_at"] for line in shown("sc_tail", KEY, 1000)]
+    assert found == [day.isoformat(timespec="milliseconds") for day in DAYS]
 
 
 def _is_key(key: str) -> bool:
@@ -221,10 +238,11 @@ KEYS = st.text(min_size=1, max_size=60).filter(_is_key)
 
 
 @QUICKLY
-@given(key=KEYS)
-def test_partitions_are_found_as_clients_find_them(shown, key):
-    """Whatever the session key is made of."""
-    assert shown.facts(key)["partition"] == f"{shown.cache._state.keyspace.partition_of(key):03d}"
+@given(key=KEYS, partitions=st.integers(1, 1000))
+def test_partitions_are_found_as_clients_find_them(shown, key, partitions):
+    """Whatever the session key is made of, and however many there are."""
+    shown.raw.hset("sc:{000}:layout", "partitions", partitions)
+    assert shown.facts(key)["partition"] == f"{Keyspace('sc', partitions).partition_of(key):03d}"
 
 
 HARD_KEYS = [
