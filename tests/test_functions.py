@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from calendar import isleap
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -138,6 +141,14 @@ def test_what_is_no_text_is_escaped(shown, binary):
         assert line.isascii() or not any(ord(one) < 32 or 127 <= ord(one) < 160 for one in line)
 
 
+def test_what_python_takes_for_text_is_text(shown):
+    """Overlong forms, surrogates, what is cut off or beyond Unicode: as Python judges, byte by byte."""
+    for second in (0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0):
+        tried = [bytes([first, second, *rest]) for first in range(0x80, 0x100) for rest in (b"\x80", b"\x80\x80a", b"a")]
+        found = shown.data(*(msgpack.packb(one) for one in tried))
+        assert [one["data"] for one in found] == [one.decode("utf-8", "surrogateescape") for one in tried]
+
+
 @QUICKLY
 @given(garbage=st.lists(st.binary(max_size=50), min_size=1, max_size=5))
 def test_garbage_is_shown_as_such(shown, garbage):
@@ -199,14 +210,21 @@ def test_bytes_bound_the_tail(shown):
     assert (heavy["shown"], heavy["bytes"]) == (False, 60_003)
 
 
-@QUICKLY
-@given(milliseconds=st.integers(0, 253_402_300_799_999))
-def test_times_are_those_of_the_calendar(shown, milliseconds):
-    """Every moment to the year 9999, in UTC."""
+DAYS = [
+    datetime(year, month, day, 23, 59, 59, 999_000, tzinfo=UTC)
+    for year in (*range(1970, 2110), 2199, 2200, 2399, 2400, 2401, 9999)
+    for month, day in ((1, 1), (2, 28), (3, 1), (12, 31), *([(2, 29)] if isleap(year) else []))
+]
+
+
+def test_times_are_those_of_the_calendar(shown):
+    """The days where calendars go wrong, to the year 9999, in UTC."""
     keys = shown.keys()
-    shown.raw.lset(keys.history, -1, b"2 %d m\n\xc0" % milliseconds)
-    (found,) = [json.loads(line) for line in shown("sc_tail", KEY, 1)]
-    assert found["created_at"] == message.instant(milliseconds).isoformat(timespec="milliseconds")
+    shown.raw.delete(keys.history)
+    shown.raw.rpush(keys.history, *(b"%d %d m\n\xc0" % (n + 1, message.milliseconds(day)) for n, day in enumerate(DAYS)))
+    shown.raw.hset(keys.meta, mapping={"count": len(DAYS), "total": len(DAYS)})
+    found = [json.loads(line)["created_at"] for line in shown("sc_tail", KEY, 1000)]
+    assert found == [day.isoformat(timespec="milliseconds") for day in DAYS]
 
 
 def _is_key(key: str) -> bool:
@@ -220,10 +238,11 @@ KEYS = st.text(min_size=1, max_size=60).filter(_is_key)
 
 
 @QUICKLY
-@given(key=KEYS)
-def test_partitions_are_found_as_clients_find_them(shown, key):
-    """Whatever the session key is made of."""
-    assert shown.facts(key)["partition"] == f"{shown.cache._state.keyspace.partition_of(key):03d}"
+@given(key=KEYS, partitions=st.integers(1, 1000))
+def test_partitions_are_found_as_clients_find_them(shown, key, partitions):
+    """Whatever the session key is made of, and however many there are."""
+    shown.raw.hset("sc:{000}:layout", "partitions", partitions)
+    assert shown.facts(key)["partition"] == f"{Keyspace('sc', partitions).partition_of(key):03d}"
 
 
 HARD_KEYS = [
@@ -299,7 +318,7 @@ def test_show_says_who_has_it(shown):
     with session.turn(), session.hold("summary"), shown.cache.open("other").hold("else"):
         facts = shown.facts()
         assert facts["turn"].startswith("somebody has it for ")
-        assert facts["hold"].startswith("summary ")
+        assert facts["hold"].startswith("summary for ")
         assert facts["hold"].endswith(" more")
         raw.set(keys.turn, "earlier:token", px=10_000)
         assert "earlier run" in shown.facts()["turn"]
@@ -403,7 +422,7 @@ def test_dead_letters_are_shown(shown):
     assert found[0].startswith(f"{keys.partition:03d}  ?  ")
     assert found[1].split("  ")[:2] == [f"{keys.partition:03d}", "22001"]
     assert "1 min 5 s ago" in found[1]
-    assert found[1].endswith(f"append  op AAAAAAAAAAAAAAAA of session s1 under {KEY}")
+    assert found[1].endswith(f"append  {KEY}  op AAAAAAAAAAAAAAAA of session s1")
     assert shown("sc_dead", 1)[1:] == ["and 1 more"]
     assert shown("sc_dead", keys=("sc:{021}:dead",)) == ["there is none"]
 
@@ -516,6 +535,28 @@ def test_in_a_cluster_a_key_names_the_partition(tmp_path):
         server.close()
 
 
+@pytest.mark.long
+def test_a_replica_says_that_it_is_one(some_stack, own_server):
+    """What is hot, its primary knows."""
+    primary, replica, port = own_server(), own_server(), free_port()
+    with (
+        closing(redis.Redis.from_url(primary.url)) as raw,
+        closing(redis.Redis.from_url(replica.url)) as copy,
+        SessionCache(settings=replace(some_stack.settings(), redis_url=primary.url, queue_url=NOBODY)) as cache,
+    ):
+        raw.config_set("port", port)
+        showing.install(cache)
+        cache.open(KEY).append({"content": "hello"})
+        copy.replicaof("127.0.0.1", port)
+        deadline = time.monotonic() + 60
+        while not copy.exists(cache._state.keyspace.of(KEY).meta):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        shown = Shown(cache, copy)
+        assert shown.facts()["state"].startswith("miss: this is a replica; ask its primary")
+        assert shown("sc_summary")[1] == "session keys  1 wait for SQL"
+
+
 def commands_run(raw: redis.Redis, call: tuple) -> dict[str, int]:
     """How often each command was run by a call, and in it."""
     raw.config_resetstat()
@@ -565,6 +606,20 @@ def test_a_hundred_thousand_messages(tmp_path, record_property, hot):
     for one in found:
         assert 0 < len(one.lines) <= (2001 if "1,000" in one.name else 42), one.name
         assert sum(map(len, one.lines)) <= 6 * showing.MOST + 1000, one.name
+
+
+def test_every_file_is_part_of_the_library():
+    """And its first line is the one that Redis wants."""
+    folder = Path(functions.__file__).parent / "lua" / "functions"
+    assert {f"functions/{path.stem}" for path in folder.iterdir()} == {one for one in functions._PARTS if "/" in one}
+    assert functions.TEXT.startswith("#!lua name=sessioncache\n")
+    assert functions.TEXT.startswith(functions._OURS)
+
+
+def test_either_protocol_names_the_code():
+    """FUNCTION LIST is flat or a mapping."""
+    flat = [b"library_name", b"sessioncache", b"functions", [], b"library_code", b"text"]
+    assert functions._code(flat) == functions._code(dict(zip(flat[::2], flat[1::2], strict=True))) == "text"
 
 
 def invoke(*words: str):

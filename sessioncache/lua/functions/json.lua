@@ -74,7 +74,7 @@ local function unsigned(bytes, at, size)
   return number
 end
 
--- The decimal text of high * 2^32 + low. No sum here reaches 2^53.
+-- The decimal text of high * 2^32 + low, of which low may be 2^32. No sum here reaches 2^53.
 local function decimal(high, low)
   local rest = high * 967296 + low
   local millions = high * 4294 + math.floor(rest / 1000000)
@@ -90,7 +90,6 @@ end
 local function signed_64(bytes, at)
   local high, low = unsigned(bytes, at, 4), unsigned(bytes, at + 4, 4)
   if high < 2 ^ 31 then return decimal(high, low) end
-  if low == 0 then return '-' .. decimal(2 ^ 32 - high, 0) end
   return '-' .. decimal(2 ^ 32 - 1 - high, 2 ^ 32 - low)
 end
 

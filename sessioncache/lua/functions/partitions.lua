@@ -127,7 +127,7 @@ local function dirty(keys, args)
   return lines
 end
 
--- sc_dead: the newest dead letters, by partition: reason, age, session key, op. The argument: letters (20; at most 1000).
+-- sc_dead: the newest dead letters, by partition: reason, age, kind, session key, op. The argument: letters (20; at most 1000).
 local function dead(keys, args)
   local prefix, first, last = partitions_asked_for(keys)
   local most, at_ms, rows, all, lines = number_of(args[1], 'letters', 20, MOST_SESSIONS), now_ms(), {}, 0, {}
@@ -141,7 +141,7 @@ local function dead(keys, args)
       local at, reason, session_key, element = string.match(letter, '^(%d+) (%S*) ([^\n]*)\n(.*)$')
       local op = op_row(element or letter, at_ms)
       rows[#rows + 1] = {string.format('%03d', partition), plain(reason or '?'),
-        at and lasting(at_ms - tonumber(at)) .. ' ago' or '?', op[2], op[5] .. ' under ' .. plain(session_key or '?')}
+        at and lasting(at_ms - tonumber(at)) .. ' ago' or '?', op[2] == '' and '?' or op[2], plain(session_key or '?'), op[5]}
     end
   end
   add_table(lines, rows)

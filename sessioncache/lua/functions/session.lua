@@ -1,5 +1,10 @@
 -- Functions about one session: sc_show, sc_tail, sc_pending.
 
+-- A replica has the keys, but is another run of Redis than the one that they were written under.
+local function is_replica()
+  return string.find(redis.call('INFO', 'replication'), 'role:slave', 1, true)
+end
+
 -- Why there is no valid hot copy.
 local function missing(meta, history)
   local run, counted = redis.pcall('HGET', meta, 'run'), redis.pcall('HGET', meta, 'count')
@@ -7,6 +12,7 @@ local function missing(meta, history)
   if type(run) == 'table' or type(length) == 'table' then return 'a key of it is of another type' end
   if not run and length == 0 then return 'no copy is here' end
   if not run then return 'its meta is gone' end
+  if run ~= run_id() and is_replica() then return 'this is a replica; ask its primary' end
   if run ~= run_id() then return 'it was published under an earlier run of Redis' end
   if counted ~= integer(length) then return 'its history has ' .. length .. ' messages, not ' .. plain(counted or 'any') end
   return 'it holds garbage'
@@ -55,7 +61,7 @@ local MOST_HOLDS = 1000
 local function show_holds(lines, asked, at_ms)
   local found = list('ZRANGEBYSCORE', asked.holds, '(' .. integer(at_ms), '+inf', 'WITHSCORES', 'LIMIT', 0, MOST_HOLDS)
   for n = 1, #found, 2 do
-    local session_key, name = string.match(found[n], '^([^\n]*)\n(.*)$')
+    local session_key, name = string.match(found[n], '^([^\n]*)\n(.*) %S+$')
     if session_key == asked.session_key then
       fact(lines, 'hold', plain(name) .. ' ' .. expires(tonumber(found[n + 1]) - at_ms))
     end
