@@ -104,7 +104,8 @@ def _refuse(state: State, one: Log, error: StoreRefused) -> Flow[Drained]:
 def stopped(state: State, session_key: str, error: SessionCacheError) -> Drained:
     """Count and tell of a key that is stopped."""
     state.counters.add("refused")
-    log.error("session key is stopped until this is mended: %s", error, extra={"session_key": session_key})
+    about = {"session_key": session_key, "reason": type(error).__name__}
+    log.error("session key is stopped until this is mended: %s", error, extra=about)
     return Drained(1, 0, {session_key: error})
 
 
@@ -118,7 +119,7 @@ def _count(state: State, outcomes: Iterable[Outcome]) -> None:
             log.warning(
                 "Redis came back older than the store: %d ops got new versions",
                 outcome.renumbered,
-                extra={"session_key": outcome.session_key, "version": outcome.version},
+                extra={"session_key": outcome.session_key, "version": outcome.version, "ops": outcome.renumbered},
             )
 
 
@@ -138,4 +139,5 @@ def acknowledge(state: State, outcomes: Sequence[Outcome]) -> Flow[int]:
 def dead(state: State, session_key: str, count: int, reason: str) -> None:
     """Count and tell of ops that became dead letters."""
     state.counters.add("dead_letters", count)
-    log.error("%d ops are dead letters: %s", count, reason, extra={"session_key": session_key})
+    about = {"session_key": session_key, "ops": count, "reason": reason}
+    log.error("%d ops are dead letters: %s", count, reason, extra=about)

@@ -18,7 +18,8 @@ ROOT = Path(sessioncache.__file__).parent.parent
 LAYERS = [
     ["workers.__main__"],
     ["workers.runtime"],
-    ["workers.schedule"],
+    ["workers.schedule", "workers.endpoint"],
+    ["workers.probe", "workers.logs"],
     ["workers.jobs"],
     ["workers"],
     ["sessioncache.cli.main"],
@@ -41,6 +42,7 @@ LAYERS = [
     ["sessioncache.cli.demo_server", "sessioncache.cli.demo_input"],
     ["sessioncache.cli"],
     ["sessioncache"],
+    ["sessioncache.prometheus"],
     ["sessioncache.client", "sessioncache.client_async"],
     ["sessioncache.session", "sessioncache.session_async"],
     ["sessioncache.embedded"],
