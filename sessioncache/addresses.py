@@ -21,6 +21,7 @@ DRIVERS = {
     "postgresql": ("postgresql+psycopg", "postgresql+psycopg"),
     "postgres": ("postgresql+psycopg", "postgresql+psycopg"),
 }
+LAST_PORT = 65_535
 _SECRETS = re.compile(r"(?<=://).*(?=@)|(?<=password=)[^&]+")
 
 
@@ -64,3 +65,16 @@ def database_url(url: str, *, awaiting: bool = False) -> URL:
 def masked(url: str) -> str:
     """A URL as it may be shown: user and password hidden."""
     return _SECRETS.sub("***", url)
+
+
+def http_address(value: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; an IPv6 address stands in brackets; port 0 is any free one.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    host, _, port = value.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host.replace(":", " ")
+    if not re.fullmatch(r"[\w.:-]+", host) or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or int(port) > LAST_PORT:
+        raise ConfigurationError(f"http is HOST:PORT, like 127.0.0.1:9108, not {value!r:.100}.")
+    return host, int(port)

@@ -53,7 +53,7 @@ def commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
     if not logs:
         return Drained()
     try:
-        return (yield from _apply(state, logs))
+        return (yield from _applied(state, logs))
     except CorruptRecord as error:
         if len(logs) == 1:
             return stopped(state, logs[0].session_key, error)
@@ -68,7 +68,12 @@ def commit(state: State, logs: Sequence[Log]) -> Flow[Drained]:
     return drained
 
 
-def _apply(state: State, logs: Sequence[Log], reason: str = "") -> Flow[Drained]:
+def _applied(state: State, logs: Sequence[Log], reason: str = "") -> Flow[Drained]:
+    known = {"keys": len(logs), "ops": sum(len(one.ops) for one in logs)}
+    return state.traced("drain", _apply(state, logs, reason), known, lambda drained: {"removed": drained.ops})
+
+
+def _apply(state: State, logs: Sequence[Log], reason: str) -> Flow[Drained]:
     begun = time.perf_counter()
     work = partial(apply, logs=logs, now=datetime.now(UTC), reason=reason)
     outcomes: list[Outcome] = yield Transact(work, writes=True)
@@ -94,7 +99,7 @@ def _halves(logs: Sequence[Log]) -> list[Sequence[Log]]:
 def _refuse(state: State, one: Log, error: StoreRefused) -> Flow[Drained]:
     """Set aside what was appended at once, because the store refuses it."""
     try:
-        drained = yield from _apply(state, [one], error.reason)
+        drained = yield from _applied(state, [one], error.reason)
     except StoreRefused as again:
         return stopped(state, one.session_key, again)
     dead(state, one.session_key, len(one.ops), error.reason)
@@ -104,7 +109,8 @@ def _refuse(state: State, one: Log, error: StoreRefused) -> Flow[Drained]:
 def stopped(state: State, session_key: str, error: SessionCacheError) -> Drained:
     """Count and tell of a key that is stopped."""
     state.counters.add("refused")
-    log.error("session key is stopped until this is mended: %s", error, extra={"session_key": session_key})
+    about = {"session_key": session_key, "reason": type(error).__name__}
+    log.error("session key is stopped until this is mended: %s", error, extra=about)
     return Drained(1, 0, {session_key: error})
 
 
@@ -118,7 +124,7 @@ def _count(state: State, outcomes: Iterable[Outcome]) -> None:
             log.warning(
                 "Redis came back older than the store: %d ops got new versions",
                 outcome.renumbered,
-                extra={"session_key": outcome.session_key, "version": outcome.version},
+                extra={"session_key": outcome.session_key, "version": outcome.version, "ops": outcome.renumbered},
             )
 
 
@@ -138,4 +144,5 @@ def acknowledge(state: State, outcomes: Sequence[Outcome]) -> Flow[int]:
 def dead(state: State, session_key: str, count: int, reason: str) -> None:
     """Count and tell of ops that became dead letters."""
     state.counters.add("dead_letters", count)
-    log.error("%d ops are dead letters: %s", count, reason, extra={"session_key": session_key})
+    about = {"session_key": session_key, "ops": count, "reason": reason}
+    log.error("%d ops are dead letters: %s", count, reason, extra=about)

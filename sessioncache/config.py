@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
 
-from sessioncache.addresses import check_redis_url, database_url
+from sessioncache.addresses import check_redis_url, database_url, http_address
 from sessioncache.conversation.policy import ResetPolicies
 from sessioncache.errors import ConfigurationError, InvalidKey
 from sessioncache.keys import MAX_PARTITIONS, check_name
@@ -100,6 +100,10 @@ class Settings:
             Redis knows.
         stale_reads: whether histories are read from SQL, marked stale, while Redis is away, instead of an error.
         report: how often at most a process tells Redis what it counted, for other processes to see, up to 600; 0: never.
+        http: where workers serve ``/metrics``, ``/livez`` and ``/readyz``, as ``HOST:PORT``, for the inside network only;
+            empty: nowhere.
+        ready_lag: how long an op may wait for the store before ``/readyz`` says that workers are not ready.
+        tracing: whether spans of OpenTelemetry are made of appends, reads, hydrations and drains.
         max_connections: Redis connections of one process.
         pool_size: database connections of one process.
     """
@@ -163,6 +167,9 @@ class Settings:
     allow_eviction: bool = False
     stale_reads: bool = False
     report: float = 5.0
+    http: str = ""
+    ready_lag: float = 60.0
+    tracing: bool = False
     max_connections: int = 100
     pool_size: int = 5
 
@@ -191,7 +198,7 @@ class Settings:
         check_redis_url("queue_url", self.queue_url or self.redis_url)
         database_url(self.database_url)
         _check_reset(self.reset)
-        _check_report(self.report)
+        _check_telling(self)
 
     @staticmethod
     def _check_number(name: str, value: object) -> None:
@@ -246,9 +253,11 @@ def _check_namespace(value: str) -> None:
         raise ConfigurationError(str(error)) from error
 
 
-def _check_report(value: float) -> None:
-    if value > LONGEST_REPORT:
-        raise ConfigurationError(f"report must be at most {LONGEST_REPORT:.0f}, not {value}.")
+def _check_telling(settings: Settings) -> None:
+    if settings.report > LONGEST_REPORT:
+        raise ConfigurationError(f"report must be at most {LONGEST_REPORT:.0f}, not {settings.report}.")
+    if settings.http:
+        http_address(settings.http)
 
 
 def _check_reset(value: object) -> None:

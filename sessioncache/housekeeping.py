@@ -177,7 +177,8 @@ def _tried(one: Candidate, work: Flow[bool], failed: dict[str, str]) -> Flow[boo
         raise
     except SessionCacheError as error:
         failed[one.session_id] = str(error)
-        log.warning("session could not be looked after: %s", error, extra={"session_key": one.session_key})
+        about = {"session_key": one.session_key, "session_id": one.session_id, "reason": type(error).__name__}
+        log.warning("session could not be looked after: %s", error, extra=about)
         return False
 
 

@@ -119,7 +119,8 @@ def _hydrate(state: State, keys: SessionKeys, window: int, losses: Losses) -> Fl
         return ours is None
     losses.copies += 1
     try:
-        return (yield from _load_and_publish(state, keys, token, window))
+        work = _load_and_publish(state, keys, token, window)
+        return (yield from state.traced("hydrate", work, {"partition": keys.partition}, _told))
     except Interrupted:
         yield from reading.release(state, keys, token)
         raise
@@ -127,6 +128,10 @@ def _hydrate(state: State, keys: SessionKeys, window: int, losses: Losses) -> Fl
         with suppress(SessionCacheError):  # where Redis is away too, the lease ends by itself
             yield from reading.release(state, keys, token)
         raise
+
+
+def _told(published: bool) -> dict[str, str | int]:  # noqa: FBT001 - what a flow found
+    return {"published": published}
 
 
 def _load_and_publish(state: State, keys: SessionKeys, token: str, window: int) -> Flow[bool]:

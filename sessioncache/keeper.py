@@ -66,7 +66,9 @@ class Keeper:
         self.private = _private_directory()
         self.redis_url = f"unix://{self.private}/redis.sock"
         database = f"sqlite:///{directory}/sessions.db"
-        self.settings = replace(settings_from({}), redis_url=self.redis_url, queue_url="", database_url=database, lanes=1)
+        self.settings = replace(
+            settings_from({}), redis_url=self.redis_url, queue_url="", database_url=database, lanes=1, http=""
+        )
         self.server: subprocess.Popen[bytes] | None = None
         self.workers: subprocess.Popen[bytes] | None = None
         self.last: socket.socket | None = None

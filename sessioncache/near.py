@@ -70,6 +70,11 @@ class NearCopies:
                 self._copies.move_to_end(session_key)
             return self._copies.get(session_key)
 
+    def kept(self) -> tuple[int, int]:
+        """How many sessions are kept, and their size in bytes."""
+        with self._lock:
+            return len(self._copies), self._bytes
+
     def put(self, session_key: str, copy: Copy) -> None:
         """Keep this copy, unless a newer one of the same revision is kept already, or it alone is too large."""
         with self._lock:

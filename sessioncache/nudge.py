@@ -129,7 +129,8 @@ class Nudger:
             self._counters.add("nudges", int(enqueue(self._connection, self._settings, lane)))
         except (RedisError, OSError) as error:
             if time.monotonic() >= self._warn_next:
-                log.warning("nudges cannot be sent, the schedule will find the work: %s", type(error).__name__)
+                reason = type(error).__name__
+                log.warning("nudges cannot be sent, the schedule will find the work: %s", reason, extra={"reason": reason})
                 self._warn_next = time.monotonic() + WARN_SECONDS
         except Exception:
             log.exception("a nudge could not be sent, the schedule will find the work")

@@ -51,6 +51,14 @@ def read(state: State, keys: SessionKeys, limit: int | None = None, *, access: b
 
     Without ``access`` it is a look: of a session that is hot no access is noted, and its TTL is left as it is.
     """
+    return state.traced("read", _newest(state, keys, limit, access=access), {"partition": keys.partition}, _told)
+
+
+def _told(view: View) -> dict[str, str | int]:
+    return {"session_id": view.session_id, "messages": len(view.messages)}
+
+
+def _newest(state: State, keys: SessionKeys, limit: int | None, *, access: bool) -> Flow[View]:
     begun = time.perf_counter()
     near = state.near.get(keys.session_key)
     have = near if near is not None and near.covers(limit) else None

@@ -131,6 +131,18 @@ class Reporter:
         self._over, self._lock = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
 
+    def present(self) -> Report:
+        """What this process has counted as of now, told to nobody; its times are by this host's clock."""
+        counters, at_ms = self._state.counters, round(time.time() * 1000)
+        started_ms = at_ms - self._age_ms()
+        return Report(
+            self.name, self._kind, socket.gethostname(), os.getpid(), started_ms, at_ms, VERSION,
+            counters.snapshot(), counters.histograms(),
+        )  # fmt: skip
+
+    def _age_ms(self) -> int:
+        return round((time.monotonic() - self._begun) * 1000)
+
     def run(self) -> None:
         """See that the thread runs, unless the setting ``report`` is 0. Never blocks on Redis, never raises."""
         if self._thread is None and self._interval:
@@ -170,9 +182,8 @@ class Reporter:
         }
 
     def _write(self, client: redis.Redis, told: dict[str, Any]) -> None:
-        age_ms = round((time.monotonic() - self._begun) * 1000)
         process = {"kind": self._kind, "host": socket.gethostname(), "pid": os.getpid(), "version": VERSION}
-        text = json.dumps({**process, "age_ms": age_ms, **told})
+        text = json.dumps({**process, "age_ms": self._age_ms(), **told})
         keyspace, ttl_ms = self._state.keyspace, round(INTERVALS * self._interval * 1000)
         keys = [keyspace.processes, keyspace.report(self.name)]
         client.register_script(scripts.REPORT.text)(keys, [self.name, text, ttl_ms, round(FORGET_SECONDS * 1000)])
@@ -189,7 +200,8 @@ class Reporter:
         except (RedisError, OSError) as error:
             self._state.counters.add("reports_failed")
             if time.monotonic() >= self._warn_next:
-                log.warning("what this process counts cannot be reported: %s", type(error).__name__)
+                reason = type(error).__name__
+                log.warning("what this process counts cannot be reported: %s", reason, extra={"reason": reason})
                 self._warn_next = time.monotonic() + WARN_SECONDS
             return False
         return True

@@ -120,7 +120,8 @@ def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) ->
         try:
             drained = yield from drain_batch(state, partitions, "last" if last else "due")
         except StoreUnavailable as error:
-            log.warning("the store is unavailable, ops wait in Redis: %s", error, extra={"lane": lane})
+            about = {"lane": lane, "reason": type(error).__name__}
+            log.warning("the store is unavailable, ops wait in Redis: %s", error, extra=about)
             yield Pause(next(trouble))
             quiet_since = time.monotonic()
             continue

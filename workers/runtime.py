@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -30,7 +31,9 @@ from sessioncache.config import Settings, unknown_variables
 from sessioncache.connect import BlockingConnections
 from sessioncache.errors import ConfigurationError
 from sessioncache.process import end_with_parent
+from sessioncache.reports import Report
 from workers import jobs
+from workers.endpoint import Endpoint
 from workers.schedule import Schedule
 
 log = logging.getLogger("workers.runtime")
@@ -38,6 +41,8 @@ log = logging.getLogger("workers.runtime")
 TICK_SECONDS = 0.1
 RESTART_SECONDS = 1.0
 STOP_SECONDS = 30.0
+# A supervisor that does not look after its workers for so long hangs.
+STILL_SECONDS = 30.0
 
 
 class OwnJob(Job):
@@ -105,17 +110,24 @@ def work(settings: Settings, supervisor: int) -> None:
 class Supervisor:
     """Keeps a number of worker processes running, and the schedule."""
 
-    def __init__(self, settings: Settings, processes: int) -> None:
-        self._settings, self._processes = settings, processes
+    def __init__(self, settings: Settings, processes: int, options: Sequence[str] = ()) -> None:
+        """``options`` are those that each worker process is given, too."""
+        self._settings, self._processes, self._options = settings, processes, options
         self._stopping = threading.Event()
         self._children: list[subprocess.Popen[bytes]] = []
+        self._turned = time.monotonic()
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT."""
+        """Run until SIGTERM or SIGINT.
+
+        Raises:
+            ConfigurationError: what the setting ``http`` asks for cannot be served.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
         connections = BlockingConnections(self._settings, kind="worker")
         schedule = threading.Thread(target=Schedule(connections, self._stopping).run, name="schedule")
+        endpoint = self._endpoint(connections, schedule)
         schedule.start()
         for name in unknown_variables():
             log.warning("there is no setting %s; it is left alone", name)
@@ -123,21 +135,42 @@ class Supervisor:
         try:
             while not self._stopping.wait(TICK_SECONDS):
                 self._start_missing()
+                self._turned = time.monotonic()
         finally:
             self._stopping.set()
+            if endpoint:
+                endpoint.close()
             self._end()
             schedule.join()
             connections.close()
 
+    def _endpoint(self, connections: BlockingConnections, schedule: threading.Thread) -> Endpoint | None:
+        if not self._settings.http:
+            return None
+
+        def own(told: Sequence[Report]) -> list[Report]:
+            mine = connections.reporter.present()
+            pids = {child.pid for child in self._children}
+            return [mine, *(one for one in told if one.host == mine.host and one.pid in pids)]
+
+        return Endpoint(self._settings, lambda: self._wrong(schedule), own)
+
+    def _wrong(self, schedule: threading.Thread) -> dict[str, str]:
+        """What a restart of this process would mend."""
+        still = time.monotonic() - self._turned
+        wrong = {"supervisor": f"It has not looked after its workers for {still:.0f} s."} if still > STILL_SECONDS else {}
+        return wrong if schedule.is_alive() else {**wrong, "schedule": "Its thread has ended."}
+
     def _start_missing(self) -> None:
         dead = [child for child in self._children if child.poll() is not None]
         for child in dead:
-            log.warning("worker %d ended with status %d, starting another", child.pid, child.returncode)
+            about = {"worker": child.pid, "reason": f"status {child.returncode}"}
+            log.warning("worker %d ended with status %d, starting another", child.pid, child.returncode, extra=about)
             self._children.remove(child)
         if dead and self._stopping.wait(RESTART_SECONDS):
             return
         while len(self._children) < self._processes:
-            command = [sys.executable, "-P", "-m", "workers", "--one-of", str(os.getpid())]
+            command = [sys.executable, "-P", "-m", "workers", "--one-of", str(os.getpid()), *self._options]
             self._children.append(subprocess.Popen(command))  # noqa: S603 - a fixed command
 
     def _end(self) -> None:

@@ -51,11 +51,14 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--processes", type=click.IntRange(1, 1000), help="Worker processes; by default one for each lane.")
+@click.option("--http", metavar="HOST:PORT", help="Serve /metrics, /livez and /readyz there, for the inside network only.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True)
-def worker(processes: int | None, log_level: str) -> None:
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def worker(processes: int | None, http: str | None, log_level: str, log_format: str) -> None:
     """Run worker processes and the schedule, until SIGTERM: the same as `python -m workers`."""
-    number = ["--processes", str(processes)] if processes else []
-    command = [sys.executable, "-P", "-m", "workers", "--log-level", log_level, *number]
+    given = {"--processes": processes, "--http": http, "--log-level": log_level, "--log-format": log_format}
+    options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    command = [sys.executable, "-P", "-m", "workers", *options]
     os.execve(sys.executable, command, passed_on())  # noqa: S606 - a fixed program
 
 

@@ -62,6 +62,21 @@ def append(
         DurabilityUnavailable: Redis has no such level; nothing was written.
         DurabilityNotReached: they are accepted, but have not got so far.
     """
+    known: dict[str, str | int] = {"session_id": handle.session_id, "partition": handle.keys.partition}
+    return state.traced("append", _append(state, handle, messages, ids, asked), known, _told)
+
+
+def _told(records: Sequence[Record]) -> dict[str, int]:
+    return {"messages": len(records), "version": records[-1].seq if records else 0}
+
+
+def _append(
+    state: State,
+    handle: Handle,
+    messages: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    ids: str | Sequence[str] | None,
+    asked: Terms,
+) -> Flow[list[Record]]:
     begun = time.perf_counter()
     level, question = durability.named(asked.durability)
     packed = encoded(state, as_list(messages))

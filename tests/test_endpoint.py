@@ -1,0 +1,329 @@
+"""What workers serve: a real worker process, scraped, while the servers behind it come and go."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.client import HTTPConnection, HTTPException
+
+import pytest
+from conftest import binary_of
+from fleet import children
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from servers import PostgresServer, RedisServer, python
+from sqlalchemy import create_engine, text
+from test_workers import until
+
+from sessioncache import AsyncSessionCache, ConfigurationError, SessionCache
+from sessioncache.addresses import http_address
+from sessioncache.config import Settings, as_environment
+from sessioncache.metrics import BOUNDS, NAMES
+from sessioncache.migrate import upgrade
+from sessioncache.prometheus import COUNTERS, HISTOGRAMS, NEAR, READS, SYSTEM, Collector
+from workers.endpoint import Endpoint
+
+Samples = dict[str, float]
+
+
+def parsed(exposed: str) -> Samples:
+    """All samples, by name and labels."""
+    return {
+        one.name + "".join(f" {name}={value}" for name, value in sorted(one.labels.items())): one.value
+        for family in text_string_to_metric_families(exposed)
+        for one in family.samples
+    }
+
+
+def total(samples: Samples, name: str) -> float:
+    """The sum over all processes."""
+    return sum(value for key, value in samples.items() if key.partition(" ")[0] == f"sessioncache_{name}")
+
+
+class Served:
+    """An endpoint at work, and the process that serves it."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.port, self.pid = port, pid
+
+    def ask(self, path: str, method: str = "GET") -> tuple[int, str]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def metrics(self) -> Samples:
+        status, exposed = self.ask("/metrics")
+        assert status == 200
+        return parsed(exposed)
+
+    def wrong(self) -> set[str]:
+        """What is not ready, by name; nothing where all is."""
+        status, body = self.ask("/readyz")
+        told = json.loads(body)
+        assert (status == 200) == told["ready"] == (not told["wrong"])
+        assert all(value.endswith(".") for value in told["wrong"].values())
+        return set(told["wrong"])
+
+
+@contextmanager
+def serving(settings: Settings, *command: str) -> Iterator[tuple[Served, list[str]]]:
+    """A worker that serves where there is room, and what it logs."""
+    command = command or ("-m", "workers", "--processes", "1", "--http", "127.0.0.1:0")
+    process = python(*command, env={**os.environ, **as_environment(settings)}, stderr=-1, text=True)
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: [lines.append(line) for line in process.stderr])
+    reader.start()
+    try:
+        until(lambda: any("readiness on" in line for line in lines) or process.poll() is not None)
+        (port,) = [re.search(r"http://127.0.0.1:(\d+)", line)[1] for line in lines if "readiness on" in line]
+        yield Served(int(port), process.pid), lines
+    finally:
+        process.terminate()
+        process.wait(30)
+        reader.join()
+        process.stderr.close()
+
+
+def test_a_worker_is_scraped(one_stack):
+    """Its counters are those of what was done, by an independent reader; the gauges those of the whole system."""
+    settings = one_stack.settings(lanes=1, report=0.2)
+    with one_stack.cache(lanes=1, report=0.2) as cache, serving(settings) as (served, lines):
+        sessions = [cache.open(f"key {n}") for n in range(3)]
+        for session in sessions:
+            session.append([{"content": "hidden"}] * 10)
+        until(lambda: cache.stats().pending == 0)
+        until(lambda: total(served.metrics(), "ops_drained_total") == 33)
+        until(
+            lambda: (found := served.metrics())["sessioncache_processes kind=worker"] == 2 and found["sessioncache_workers"]
+        )
+        found = served.metrics()
+        assert total(found, "transactions_total") == total(found, "drain_seconds_count") > 0
+        assert total(found, "batch_ops_sum") == 33
+        assert total(found, "appends_total") == 0
+        assert len([key for key in found if key.startswith("sessioncache_nudges_total process=")]) == 2
+        assert {name: found[f"sessioncache_{name}"] for name in SYSTEM} == {
+            "pending_ops": 0, "pending_bytes": 0, "dirty_sessions": 0, "oldest_pending_seconds": 0, "dead_letters": 0,
+            "workers": 1, "stored_sessions": 3, "stored_messages": 30,
+        }  # fmt: skip
+        assert (found["sessioncache_tier_up tier=redis"], found["sessioncache_tier_up tier=store"]) == (1, 1)
+        assert served.wrong() == set()
+        assert served.ask("/livez")[0] == 200
+        assert served.ask("/metrics", "HEAD") == (200, "")
+        assert served.ask("/", "GET")[0] == 404
+        assert served.ask("/../metrics", "GET")[0] == 404
+        assert served.ask("/metrics", "POST")[0] == 501
+        everything = served.ask("/metrics")[1] + "".join(lines)
+        assert "hidden" not in everything
+        assert "key 1" not in everything
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[RedisServer]:
+    server = RedisServer(binary_of("valkey9")).start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def store_of_its_own(own_postgres: PostgresServer) -> Iterator[str]:
+    with own_postgres.database(empty=True) as url:
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            upgrade(connection)
+        engine.dispose()
+        yield url
+
+
+def test_a_worker_tells_what_is_away(own_postgres, store_of_its_own, own_valkey):
+    """SQL, then Redis: alive, not ready, metrics all the same, nothing stale among them; then all is as before."""
+    server = own_valkey
+    settings = Settings(
+        redis_url=server.url, database_url=store_of_its_own, lanes=1, report=0.2, ready_lag=0.5, database_timeout=2.0,
+        redis_timeout=1.0, retry_pause=0.2,
+    )  # fmt: skip
+    with SessionCache(settings=settings) as cache, serving(settings) as (served, _):
+        session = cache.open("k")
+        session.append({"content": "a"})
+        until(lambda: served.wrong() == set() and served.metrics()["sessioncache_stored_messages"] == 1)
+        own_postgres.stop()
+        session.append({"content": "b"})
+        until(lambda: served.wrong() == {"store", "lag"})
+        begun = time.monotonic()
+        found = served.metrics()
+        assert time.monotonic() - begun < 15
+        assert (found["sessioncache_tier_up tier=redis"], found["sessioncache_tier_up tier=store"]) == (1, 0)
+        assert found["sessioncache_pending_ops"] == 1
+        assert "sessioncache_stored_messages" not in found
+        assert served.ask("/livez")[0] == 200
+        own_postgres.serve()
+        until(lambda: served.wrong() == set() and served.metrics()["sessioncache_stored_messages"] == 2)
+        server.kill()
+        until(lambda: served.wrong() >= {"redis"})
+        found = served.metrics()
+        assert (found["sessioncache_tier_up tier=redis"], found["sessioncache_tier_up tier=store"]) == (0, 1)
+        assert not {f"sessioncache_{name}" for name in SYSTEM} - {
+            "sessioncache_stored_sessions", "sessioncache_stored_messages",
+        } & set(found)  # fmt: skip
+        assert served.ask("/livez")[0] == 200
+        server.start()
+        until(lambda: served.wrong() == set())
+
+
+def test_a_schema_that_is_not_ours(one_stack):
+    """Not ready, and the sentence says which command mends it; a wrong number of partitions too."""
+    engine = create_engine(one_stack.database_url)
+    with endpoint(one_stack.settings()) as served, one_stack.cache() as cache:
+        cache.open("k")
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE sessioncache_version SET version_num = '0000'"))
+        until(lambda: served.wrong() == {"schema"})
+        assert "db upgrade" in served.ask("/readyz")[1]
+        with endpoint(one_stack.settings(partitions=8)) as other:
+            until(lambda: "layout" in other.wrong())
+    engine.dispose()
+
+
+@contextmanager
+def endpoint(settings: Settings, alive=dict) -> Iterator[Served]:
+    """An endpoint without a worker."""
+    with free_port() as port:
+        pass
+    found = Endpoint(replace(settings, http=f"127.0.0.1:{port}"), alive, lambda _: [])
+    try:
+        yield Served(port, os.getpid())
+    finally:
+        found.close()
+
+
+@contextmanager
+def free_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_supervisor_that_hangs_is_not_alive(one_stack):
+    """Whoever restarts it is told, and why."""
+    with endpoint(one_stack.settings(), alive=lambda: {"schedule": "Its thread has ended."}) as served:
+        assert served.ask("/livez") == (503, '{"alive": false, "wrong": {"schedule": "Its thread has ended."}}\n')
+
+
+def test_clients_that_say_nothing_keep_nobody_waiting(one_stack, monkeypatch):
+    """As many as are served at once, and more; their connections are closed when their time is over."""
+    monkeypatch.setattr("workers.endpoint.LONGEST_SECONDS", 0.5)
+
+    def answers() -> bool:
+        try:
+            return served.ask("/livez")[0] == 200
+        except (OSError, HTTPException):
+            return False
+
+    with endpoint(one_stack.settings()) as served:
+        silent = [socket.create_connection(("127.0.0.1", served.port), timeout=30) for _ in range(70)]
+        silent[0].sendall(b"GET /livez HT")
+        until(answers)
+        for one in silent:
+            try:
+                assert one.recv(1000) == b""
+            except ConnectionResetError:
+                one.close()
+            one.close()
+
+
+def test_an_address_in_use(one_stack):
+    """Is said at the start, with a status."""
+    with free_port() as port:
+        settings = one_stack.settings(http=f"127.0.0.1:{port}")
+        with pytest.raises(ConfigurationError, match="free port"):
+            Endpoint(settings, dict, lambda _: [])
+
+
+@pytest.mark.parametrize("wrong", ["9108", ":9108", "localhost", "a b:1", "h:-1", "h:65536", "h:x", "::1:9108"])
+def test_addresses_that_are_none(wrong):
+    """It takes a host: what listens on all networks says so."""
+    with pytest.raises(ConfigurationError, match="HOST:PORT"):
+        Settings(http=wrong)
+    assert http_address("[::1]:9108") == ("::1", 9108)
+
+
+@pytest.mark.parametrize("module", ["sessioncache.prometheus", "workers"])
+def test_without_the_package(module, one_stack):
+    """The sentence names the extra."""
+    without = "import sys, runpy; sys.modules['prometheus_client'] = None; sys.argv = ['workers', '--http', '127.0.0.1:0']"
+    code = f"{without}; runpy.run_module({module!r}, run_name='__main__')"
+    process = python("-c", code, env={**os.environ, **as_environment(one_stack.settings())}, stderr=-1, text=True)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "pip install 'sessioncache[metrics]'" in told
+
+
+def test_the_command_passes_everything_on(one_stack):
+    """`sessioncache worker --http`, with logs as JSON lines, each of which is read; it ends at SIGTERM."""
+    words = ("worker", "--processes", "1", "--http", "127.0.0.1:0", "--log-format", "json")
+    command = ("-c", "from sessioncache.cli.main import main; main()", *words)
+    with serving(one_stack.settings(lanes=1), *command) as (served, lines):
+        assert served.ask("/livez")[0] == 200
+        until(lambda: served.metrics()["sessioncache_workers"] == 1)
+        (pid,) = children(served.pid)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: any("starting another" in line for line in lines))
+    told = [json.loads(line) for line in lines]
+    (ended,) = [line for line in told if "starting another" in line["message"]]
+    assert (ended["worker"], ended["reason"], ended["level"]) == (pid, "status -9", "WARNING")
+    assert ended["logger"] == "workers.runtime"
+
+
+def exposed(*caches) -> Samples:
+    registry = CollectorRegistry()
+    registry.register(Collector(*caches))
+    return parsed(generate_latest(registry).decode())
+
+
+def test_an_application_exposes_its_caches(one_stack):
+    """All names, the numbers of this process, told apart by prefix and added up where that is the same; no I/O."""
+    with one_stack.cache() as one, one_stack.cache() as two, one_stack.cache(prefix="other") as other:
+        session = one.open("k")
+        session.append([{"content": "abc"}] * 2)
+        session.messages()
+        session.append({"content": "d"})
+        session.messages()
+        two.get("k").append({"content": "e"})
+        assert len(two.get("k").messages()) == 4
+        other.open("k").append({"content": "f"})
+        found = exposed(one, two, other, AsyncSessionCache(settings=one_stack.settings(prefix="third")))
+        assert found["sessioncache_appends_total prefix=sc"] == 3
+        assert found["sessioncache_appends_total prefix=other"] == 1
+        assert found["sessioncache_appends_total prefix=third"] == 0
+        assert found["sessioncache_messages_appended_total prefix=sc"] == 4
+        assert found["sessioncache_reads_total outcome=full prefix=sc"] == 2
+        assert found["sessioncache_reads_total outcome=delta prefix=sc"] == 1
+        assert found["sessioncache_append_seconds_count prefix=sc"] == 3
+        assert found["sessioncache_append_seconds_bucket le=+Inf prefix=sc"] == 3
+        assert found["sessioncache_near_sessions prefix=sc"] == 2
+        assert found["sessioncache_near_bytes prefix=sc"] > 0
+    buckets = [value for key, value in found.items() if "read_seconds_bucket" in key and "prefix=sc" in key]
+    assert buckets == sorted(buckets)
+    assert {key.partition(" ")[0] for key in found} == {
+        *(f"sessioncache_{name}_total" for name in (*COUNTERS, "reads")),
+        *(f"sessioncache_{name}{end}" for name in HISTOGRAMS for end in ("_bucket", "_sum", "_count")),
+        *(f"sessioncache_{name}" for name in NEAR),
+    }
+
+
+def test_everything_that_is_counted_is_exported():
+    """A counter that is new stands in one of the tables."""
+    assert {*COUNTERS, *READS.values()} == set(NAMES)
+    assert set(HISTOGRAMS) == set(BOUNDS)
+    assert sys.modules["sessioncache.prometheus"].CONTENT_TYPE.startswith("text/plain")
