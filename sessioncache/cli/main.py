@@ -52,8 +52,20 @@ def cli() -> None:
 @cli.command()
 @click.option("--processes", type=click.IntRange(1, 1000), help="Worker processes; by default one for each lane.")
 @click.option("--http", metavar="HOST:PORT", help="Serve /metrics, /livez and /readyz there, for the inside network only.")
-@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True)
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
+    default="INFO",
+    show_default=True,
+    help="Of what is logged.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people, or objects for programs.",
+)
 def worker(processes: int | None, http: str | None, log_level: str, log_format: str) -> None:
     """Run worker processes and the schedule, until SIGTERM: the same as `python -m workers`."""
     given = {"--processes": processes, "--http": http, "--log-level": log_level, "--log-format": log_format}
