@@ -32,12 +32,13 @@ docs: $(READY)
 demo: $(READY)
 	$(BIN)/sessioncache demo
 
-# What a window costs, what the functions for redis-cli do, and how fast moving in is beside draining. BENCH_POSTGRES=postgresql://… measures that too,
-# BENCH_OUTAGE=60 an outage of SQL of so many seconds.
+# What a window costs, what the functions for redis-cli do, how fast moving in is beside draining, and what it costs Redis to be
+# looked at. BENCH_POSTGRES=postgresql://… measures moving in there too, BENCH_OUTAGE=60 an outage of SQL of so many seconds.
 bench: $(READY)
 	$(BIN)/python benchmarks/window.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/functions.py
 	$(BIN)/python benchmarks/moving.py $(if $(BENCH_POSTGRES),--postgres $(BENCH_POSTGRES))
+	PYTHONPATH=tests $(BIN)/python benchmarks/looking.py
 	$(if $(BENCH_OUTAGE),PYTHONPATH=tests $(BIN)/python benchmarks/outage.py --seconds $(BENCH_OUTAGE))
 
 lint: $(READY)

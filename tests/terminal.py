@@ -103,9 +103,13 @@ class Terminal:
         """What a pattern finds on the screen, as soon as it does."""
         return re.search(pattern, self.until(partial(re.search, pattern), seconds))
 
+    def press(self, keys: bytes) -> None:
+        """What a keyboard sends."""
+        os.write(self._ours, keys)
+
     def press_interrupt(self) -> None:
         """Ctrl-C."""
-        os.write(self._ours, b"\x03")
+        self.press(b"\x03")
 
     def ended(self) -> int:
         """The exit status, once it ended by itself; the terminal is as it was before."""

@@ -30,7 +30,13 @@ MANY_JOBS = 100
 SILENT = timedelta(minutes=10)
 
 
-def _asked(settings: Settings, work: Callable[[redis.Redis], T]) -> T:
+def asked(settings: Settings, work: Callable[[redis.Redis], T]) -> T:
+    """What ``work`` finds in the Redis of the queue, over a connection of its own.
+
+    Raises:
+        RedisError, OSError: it does not answer.
+        HotTierRefused: what RQ keeps there cannot be read.
+    """
     connection = queue_connection(settings)
     try:
         return work(connection)
@@ -46,9 +52,9 @@ def _asked(settings: Settings, work: Callable[[redis.Redis], T]) -> T:
 def queue(state: State) -> Flow[list[Finding]]:
     """The Redis of the queue, and how many jobs wait."""
     settings = state.settings
-    facts_: dict[str, Any] = yield Apart(partial(_asked, settings, _info))
+    facts_: dict[str, Any] = yield Apart(partial(asked, settings, _info))
     facts = facts_in(facts_)
-    waiting: int = yield Apart(partial(_asked, settings, partial(_waiting, name=settings.queue)))
+    waiting: int = yield Apart(partial(asked, settings, partial(_waiting, name=settings.queue)))
     found = [ok("queue", f"The queue {settings.queue} answers; {waiting} jobs wait.")]
     if waiting > MANY_JOBS:
         what = f"{waiting} jobs wait in the queue {settings.queue}."
@@ -69,7 +75,7 @@ def _waiting(connection: redis.Redis, name: str) -> int:
 def workers(state: State) -> Flow[list[Finding]]:
     """The workers that serve the queue, and whether somebody runs the schedule."""
     settings = state.settings
-    alive: int = yield Apart(partial(_asked, settings, partial(_alive, name=settings.queue)))
+    alive: int = yield Apart(partial(asked, settings, partial(_alive, name=settings.queue)))
     (schedule,) = yield from ask(state, (("EXISTS", state.keyspace.schedule),))
     found = []
     if not alive:
@@ -92,8 +98,9 @@ def _alive(connection: redis.Redis, name: str) -> int:
     jobs = Queue(name, connection=connection, serializer=JSONSerializer)
     since = datetime.now(UTC) - SILENT
     beats = [worker.last_heartbeat for worker in Worker.all(queue=jobs, serializer=JSONSerializer)]
-    return sum(beat is not None and _aware(beat) > since for beat in beats)
+    return sum(beat is not None and aware(beat) > since for beat in beats)
 
 
-def _aware(moment: datetime) -> datetime:
+def aware(moment: datetime) -> datetime:
+    """A time of RQ's, in UTC: before 2.2 it leaves the zone out."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -31,6 +31,7 @@ from sessioncache.cli.housekeeping import cleanup, prune, retention
 from sessioncache.cli.live import tail
 from sessioncache.cli.reading import history, keys, list_sessions, search, show, stats
 from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, PASSING, UNAVAILABLE
+from sessioncache.cli.top import top
 from sessioncache.cli.transfer import export_sessions, import_sessions
 from sessioncache.client import SessionCache
 from sessioncache.config import Settings
@@ -96,6 +97,7 @@ cli.add_command(tail)
 cli.add_command(search)
 cli.add_command(keys)
 cli.add_command(stats)
+cli.add_command(top)
 
 
 @cli.command()
