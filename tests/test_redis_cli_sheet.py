@@ -30,7 +30,15 @@ from sessioncache.config import as_environment
 SHEET = Path(__file__).parent.parent / "docs" / "redis-cli.md"
 KEY, CALM, EVICTED = "telegram:dm:42", "telegram:dm:43", "telegram:dm:44"
 # What would pass while the sheet is read, lasts.
-LASTING = {"wake": 600.0, "hold": 600.0, "slice": 60.0, "queue": "sessioncache", "lanes": 4, "partitions": 64}
+LASTING = {
+    "wake": 600.0,
+    "hold": 600.0,
+    "slice": 60.0,
+    "report": 1.0,
+    "queue": "sessioncache",
+    "lanes": 4,
+    "partitions": 64,
+}
 
 
 @pytest.fixture(params=["valkey9-sqlite", pytest.param("redis7-sqlite", marks=pytest.mark.long)])
@@ -63,7 +71,8 @@ def write_what_is_stored(cache: SessionCache, raw: redis.Redis) -> None:
     cache.open(KEY, owner="alice").append([{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}])
     for key in (CALM, EVICTED):
         cache.open(key).append({"role": "user", "content": "hello"})
-    until(lambda: not raw.keys("sc:*:pending:*") and raw.exists("sc:schedule") and raw.exists("rq:workers:sessioncache"))
+    alive = ("sc:schedule", "sc:processes", "rq:workers:sessioncache")
+    until(lambda: not raw.keys("sc:*:pending:*") and raw.exists(*alive) == len(alive))
     cache.evict(EVICTED)
     with pytest.raises(LookupError):
         cache.get("telegram:dm:99")

@@ -46,8 +46,9 @@ local function summary(keys)
   fact(lines, 'holds', integer(sum.holds))
   fact(lines, 'drainers', string.format('about, or nudged, in %d partitions', sum.woken))
   if last > first then
-    local schedule = prefix .. ':schedule'
-    fact(lines, 'schedule', value(schedule) and 'runs' or 'nobody runs it')
+    fact(lines, 'schedule', value(prefix .. ':schedule') and 'runs' or 'nobody runs it')
+    local reported = count('ZCOUNT', prefix .. ':processes', integer(at_ms - 60000), '+inf')
+    fact(lines, 'processes', integer(reported) .. ' reported within a minute')
   end
   fact(lines, 'memory', memory())
   return lines
