@@ -26,6 +26,7 @@ from conftest import missing
 from jsonschema import Draft202012Validator
 from servers import RedisServer, python
 from sqlalchemy.engine import make_url
+from test_runbook import lines
 from test_workers import until
 
 from sessioncache import SessionCache, Settings
@@ -302,6 +303,10 @@ def test_workers_on_what_was_migrated(postgres):
         migrated(server.url, postgres.url)
         with workers_of_compose(server.url, postgres.url) as port, SessionCache.from_url(server.url, postgres.url) as cache:
             until(lambda: answers(port, "readyz") == 200)
+            (line,) = {one for one in lines() if one.startswith("curl ")}
+            program = shutil.which("curl") or missing("curl")
+            asked = [program, *line.replace("WORKER:9464", f"127.0.0.1:{port}").split()[1:]]
+            assert subprocess.run(asked, capture_output=True, check=True).stdout
             cache.open("telegram:dm:42").append({"role": "user", "content": "hello"})
             until(lambda: cache.stats().messages == 1)
         assert not healthy(port)

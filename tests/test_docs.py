@@ -59,9 +59,9 @@ def test_lists_stand_after_an_empty_line(page):
     assert not re.findall(r"^(?! |[-*] |\d+\. ).+\n(?:[-*] |\d+\. ).*", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "runbook.md"], ids=lambda page: page.name)
 def test_commands_exist(page):
-    """`make` targets and `sessioncache` commands that a page names."""
+    """`make` targets and `sessioncache` commands that a page names; those of the runbook are looked at in its own tests."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for words in re.findall(r"\bmake ((?:[a-z-]+ )*[a-z-]+)`", page.read_text()):
         assert set(words.split()) <= targets, words
