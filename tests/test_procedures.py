@@ -282,6 +282,22 @@ class Store:
     def save(self, machine: Machine) -> None:
         machine.run(typed('sqlite3 sessioncache.db ".backup' if self.kind == "sqlite" else "pg_dump"))
 
+    def purge(self, machine: Machine) -> None:
+        """Rid its files of what was deleted."""
+        if self.kind == "postgres":
+            machine.run(typed('psql -c "VACUUM'))
+            return
+        for table in ("messages_search", "sessions_search"):
+            machine.run(typed('sqlite3 sessioncache.db "INSERT INTO ' + table))
+        machine.run(typed('sqlite3 sessioncache.db "VACUUM"'))
+
+    def files(self) -> list[Path]:
+        """Where its tables are on disk, as of now."""
+        if self.kind == "sqlite":
+            return [*self.directory.glob("sessioncache.db*")]
+        self.server._execute("CHECKPOINT")
+        return [*(self.server.data / "base").rglob("*")]
+
     def restore(self, machine: Machine) -> None:
         """After everything is gone."""
         if self.kind == "sqlite":
@@ -390,36 +406,39 @@ def test_restore_of_sql_alone(server, tmp_path, request):
 # Erasing.
 
 
-def test_erase_a_person(server, tmp_path, request):
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_erase_a_person(kind, server, tmp_path, request):
     """Afterwards the files of both tiers, as they are on disk, have no word of what was said; others keep theirs."""
-    one, store = server(), Store("sqlite", tmp_path, request)
+    one, store = server(), Store(kind, tmp_path, request)
     settings = settings_of(one.url, store.url)
     machine = Machine(tmp_path, settings, OLD=one)
+    store.prepare(machine)
     with SessionCache(settings=settings) as cache:
-        for owner, word in (("alice", "xyzzyalice"), ("bob", "xyzzybob")):
-            for number in range(3):
-                session = cache.open(f"{owner}:{number}", owner=owner, title=f"{word} {number}")
-                session.append([{"role": "user", "content": f"{word} says {n}"} for n in range(20)])
-        cache.flush()
         for owner in ("alice", "bob"):
-            cache.get(f"{owner}:0").append({"role": "user", "content": f"xyzzy{owner} again"})
-        assert words_on_disk(machine, one) == {"xyzzyalice", "xyzzybob"}
+            speak(cache, owner)
+        assert words_on_disk(store, one) == {"xyzzyalice", "xyzzybob"}
         cache.delete_owner("alice")
         cache.flush()
         assert cache.list(owner="alice", ended=True).sessions == []
     machine.run(typed("redis-cli BGREWRITEAOF"))
     until(lambda: "aof_rewrite_in_progress:0" in machine.run("redis-cli INFO persistence"))
-    for table in ("messages_search", "sessions_search"):
-        machine.run(typed('sqlite3 sessioncache.db "INSERT INTO ' + table))
-    machine.run(typed('sqlite3 sessioncache.db "VACUUM"'))
-    until(lambda: words_on_disk(machine, one) == {"xyzzybob"}, 20)
+    store.purge(machine)
+    until(lambda: words_on_disk(store, one) == {"xyzzybob"}, 20)
     with SessionCache(settings=settings) as cache:
         assert len(cache.get("bob:0").history()) == 21
         assert len(cache.search("xyzzybob", owner="bob")) > 0
 
 
-def words_on_disk(machine: Machine, server: RedisServer) -> set[str]:
-    """Which owners' words stand in any file of SQLite or of Redis."""
-    files = [*machine.directory.glob("sessioncache.db*"), *server.directory.rglob("*")]
-    found = b"".join(path.read_bytes().lower() for path in files if path.is_file())
+def speak(cache: SessionCache, owner: str) -> None:
+    """Some sessions of an owner: drained, but for what was said last."""
+    for number in range(3):
+        session = cache.open(f"{owner}:{number}", owner=owner, title=f"xyzzy{owner} {number}")
+        session.append([{"role": "user", "content": f"xyzzy{owner} says {n}"} for n in range(20)])
+    cache.flush()
+    cache.get(f"{owner}:0").append({"role": "user", "content": f"xyzzy{owner} again"})
+
+
+def words_on_disk(store: Store, server: RedisServer) -> set[str]:
+    """Whose words stand in any file of the store or of Redis."""
+    found = b"".join(path.read_bytes().lower() for path in [*store.files(), *server.directory.rglob("*")] if path.is_file())
     return {word for word in ("xyzzyalice", "xyzzybob") if word.encode() in found}
