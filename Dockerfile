@@ -5,7 +5,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY sessioncache sessioncache
 COPY workers workers
 RUN python -m venv /opt/sessioncache \
- && /opt/sessioncache/bin/pip install --no-cache-dir '.[postgres]'
+ && /opt/sessioncache/bin/pip install --no-cache-dir '.[postgres,metrics]'
 
 FROM python:3.13-slim
 RUN useradd --system --no-create-home sessioncache
