@@ -28,7 +28,7 @@ ANCHORS = {
 PARTS = ["What you see", "What it means", "Look", "Do", "Afterwards", "What is lost"]
 # Commands that this version does not have yet.
 NOT_YET = {
-    "doctor", "top", "dead", "show", "ls", "repartition", "functions", "delete-owner", "delete",
+    "repartition",
 }  # fmt: skip
 
 
