@@ -53,8 +53,8 @@ def ends_of(op: Op) -> list[tuple[int, str]]:
 
 
 def columns_of(op: Op) -> dict[str, Any]:
-    """What a session begins with, by column."""
-    return _columns(_object(op.payload[1:]), _BEGINS)
+    """What a session begins with, by column. The first release put nothing before it; no msgpack map begins like that."""
+    return _columns(_object(op.payload[op.payload[:1] in (b"0", b"1") :]), _BEGINS)
 
 
 def changes_of(op: Op) -> dict[str, Any]:
