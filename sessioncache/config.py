@@ -44,7 +44,7 @@ class Settings:
         thread_sessions_per_user: the same in a thread, where users have their own in groups.
         canonical_aliases: whether WhatsApp's different ids of one user make one key: without ``+`` and what follows ``:``
             or ``@``.
-        partitions: slices of the keyspace, 1 to 1,000; fixed once data is written.
+        partitions: slices of the keyspace, 1 to 1,000; once data is written, `sessioncache repartition` changes it.
         lanes: how many drain jobs can run side by side; run as many worker processes.
         ttl: how long a hot copy outlives its last use.
         ttl_jitter: share of ``ttl`` by which it varies, so that copies made together do not expire together.

@@ -30,7 +30,7 @@ from sessioncache.pools import awaiting_pool, blocking_pool
 from sessioncache.reports import Kind, Reporter
 from sessioncache.state import State
 from sessioncache.store import engine as engines
-from sessioncache.store.check import check
+from sessioncache.store.check import check, check_schema
 
 T = TypeVar("T")
 H = TypeVar("H", redis.Redis, redis.asyncio.Redis)
@@ -144,6 +144,12 @@ class BlockingConnections:
             self._started = True
         self.reporter.run()
         return run(flow, self.driver.perform)
+
+    def run_apart(self, flow: Flow[T]) -> T:
+        """The result of a flow that looks itself for what the tiers are laid out; only the schema is checked."""
+        first, driver = FirstTransaction(check_schema), self.driver
+        apart = Blocking(driver.hot, driver.engine, driver.bell, first, driver.patience)
+        return run(flow, apart.perform)
 
     def doctor(self) -> list[Finding]:
         """What an examination of the tiers finds, also where `run` refuses to start."""

@@ -124,8 +124,8 @@ def _page(state: State, keys: PartitionKeys, at: int) -> Flow[list[bytes]]:
 
 
 def _letter(raw: bytes) -> DeadLetter:
-    head, _, element = raw.partition(b"\n")
-    at_ms, reason, session_key = (*head.decode(errors="replace").split(" ", 2), "", "")[:3]
+    at_ms, reason, session_key = _head(raw)
+    element = raw.partition(b"\n")[2]
     op = ops.parsed(element)
     message_id, message = _message(op)
     return DeadLetter(
@@ -148,6 +148,17 @@ def _change(op: Op) -> Any:
         return _CHANGES[op.kind](op) if op.kind in _CHANGES else None
     except StoreRefused:
         return None
+
+
+def _head(raw: bytes) -> tuple[str, str, str]:
+    """Milliseconds, reason and session key; empty where they are missing."""
+    at_ms, reason, session_key = (*raw.partition(b"\n")[0].decode(errors="replace").split(" ", 2), "", "")[:3]
+    return at_ms, reason, session_key
+
+
+def session_key_of(raw: bytes) -> str:
+    """The session key of a letter as it stands in Redis; anything, also ``""``, where somebody put garbage there."""
+    return _head(raw)[2]
 
 
 def _message(op: Op | None) -> tuple[str | None, dict[str, Any] | None]:

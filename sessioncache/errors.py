@@ -26,6 +26,10 @@ class LayoutMismatch(ConfigurationError):
     """Redis or SQL was laid out with another number of partitions or another layout version."""
 
 
+class Repartitioning(SessionCacheError):
+    """The number of partitions is being changed; nothing was written. It may be tried again soon, with the new number."""
+
+
 class SchemaMismatch(ConfigurationError):
     """The database schema is missing, behind or ahead of this library."""
 

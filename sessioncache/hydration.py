@@ -142,6 +142,7 @@ def _load_and_publish(state: State, keys: SessionKeys, token: str, window: int) 
         window=window,
         window_bytes=settings.window_bytes,
         keep_ops=settings.keep_ops,
+        partitions=settings.partitions,
     )
     verdict = "dirty"
     while verdict == "dirty":

@@ -6,6 +6,8 @@ of the two. ``sessions.claims`` counts how often a key has claimed the session. 
 are aware UTC, to the millisecond. Costs are whole billionths, so that sums are exact in any order.
 
 ``sessions.state`` is computed by the database from the other columns: ``deleted``, ``ended``, ``archived`` or ``live``.
+``layout.moving_to`` is the number of partitions that the layout is being changed to, while it is.
+
 ``told`` says that the application was told that the session is about to be reset; activity clears it.
 
 ``messages.words`` and ``sessions.title_words`` hold what a search is to find in place of ``text`` and ``title``, where that
@@ -49,7 +51,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-HEAD = "0002"
+HEAD = "0003"
 VERSION_TABLE = "sessioncache_version"
 
 log = logging.getLogger("sessioncache.schema")
@@ -195,6 +197,7 @@ layout = Table(
     metadata,
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("partitions", Integer, nullable=False),
+    Column("moving_to", Integer),
 )
 
 TABLES = frozenset(metadata.tables)

@@ -15,10 +15,11 @@ from sqlalchemy import Connection
 from sessioncache.errors import StoreUnavailable, UnsafeEviction
 from sessioncache.flow import Flow, Transact
 from sessioncache.hot import draining
+from sessioncache.hot.partitions import moving_to
 from sessioncache.hot.server import eviction_refusal, server_facts
 from sessioncache.keys import LAYOUT_VERSION
 from sessioncache.state import State
-from sessioncache.store.check import compare_layout
+from sessioncache.store.layouts import compare_layout, moving
 
 log = logging.getLogger("sessioncache.startup")
 
@@ -31,6 +32,7 @@ def start(state: State) -> Flow[None]:
     """Check Redis and the store.
 
     Raises:
+        Repartitioning: the number of partitions is being changed; nothing was written.
         UnsafeEviction: Redis may evict what only Redis knows, and ``allow_eviction`` is off; nothing was written.
         LayoutMismatch, SchemaMismatch: they were made for something else; nothing was written.
         HotTierUnavailable: Redis does not answer.
@@ -40,6 +42,8 @@ def start(state: State) -> Flow[None]:
     partitions = state.settings.partitions
     recorded = yield from draining.layout(state, LAYOUT_VERSION, partitions, record=False)
     if recorded:
+        if recorded[1] != partitions and (to := (yield from moving_to(state))):
+            raise moving(to)
         compare_layout("Redis", recorded, (LAYOUT_VERSION, partitions))
     try:
         yield Transact(_nothing, writes=True)

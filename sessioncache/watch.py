@@ -23,7 +23,7 @@ from sessioncache.registered import RegisteredWorker, registered
 from sessioncache.reports import Report
 from sessioncache.state import State
 from sessioncache.store import load
-from sessioncache.store.check import compare_layout
+from sessioncache.store.layouts import compare_layout
 
 T = TypeVar("T")
 

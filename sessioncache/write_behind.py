@@ -28,10 +28,11 @@ from sessioncache.commit import Drained, acknowledge, commit, dead, stopped
 from sessioncache.errors import CorruptLog, HotTierRefused, StoreUnavailable
 from sessioncache.flow import Flow, Pause, Ring
 from sessioncache.hot import draining
-from sessioncache.keys import SessionKeys
+from sessioncache.keys import LAYOUT_VERSION, SessionKeys
 from sessioncache.op import Op
 from sessioncache.repeat import ask_each, pauses
 from sessioncache.state import State
+from sessioncache.store.layouts import compare_layout
 from sessioncache.store.planned import Log, Outcome
 
 log = logging.getLogger("sessioncache.write_behind")
@@ -109,7 +110,11 @@ def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) ->
     Serves the due keys of its partitions in turn, batch by batch, keeping their doorbells pressed; lingers a little for
     more; at the end lets each doorbell go in the same script that finds nothing due, so that no append falls between two
     jobs. Where work is left when the slice is over or ``stop`` says so, it sends a nudge for the next job.
+
+    Raises:
+        LayoutMismatch: Redis is laid out for another number of partitions; nothing was claimed.
     """
+    yield from confirm_layout(state)
     settings, total = state.settings, Drained()
     partitions = deque(range(lane, settings.partitions, lanes))
     trouble = pauses(longest=settings.retry_pause)
@@ -134,6 +139,19 @@ def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) ->
             yield Pause(settings.poll)
     yield Ring(lane)
     return total
+
+
+def confirm_layout(state: State) -> Flow[None]:
+    """Nothing, if Redis is laid out as the settings say; for whoever goes on for long, and would claim what is not there.
+
+    What it says of that may be unreadable; startup tells of it.
+
+    Raises:
+        LayoutMismatch: it is laid out for another number of partitions by now.
+    """
+    (found,) = yield from ask_each(state, (("HGET", state.keyspace.layout, "partitions"),))
+    if isinstance(found, bytes) and found.isdigit():
+        compare_layout("Redis", (LAYOUT_VERSION, int(found)), (LAYOUT_VERSION, state.settings.partitions))
 
 
 def drain_batch(state: State, partitions: deque[int], mode: str) -> Flow[Drained]:

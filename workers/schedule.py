@@ -56,6 +56,7 @@ class Schedule:
     def tick(self) -> bool:
         """One sweep, if it is this process's turn; whether it was."""
         run = self._connections.run
+        run(write_behind.confirm_layout(self._state))  # nor is the turn kept from those of another number of partitions
         if not self._has_turn():
             return False
         for lane, overdue in run(ops.overdue_lanes(self._state)).items():

@@ -14,8 +14,8 @@ from sessioncache.migrate import revisions
 from sessioncache.repeat import ask
 from sessioncache.schema import HEAD
 from sessioncache.state import State
-from sessioncache.store.check import compare_layout
 from sessioncache.store.facts import StoreFacts, store_facts, write_nothing
+from sessioncache.store.layouts import compare_layout
 
 # Clocks that differ by more are told of.
 APART, FAR_APART = timedelta(seconds=2), timedelta(minutes=5)
@@ -68,8 +68,12 @@ def layout(state: State) -> Flow[list[Finding]]:
     partitions = state.settings.partitions
     in_redis = yield from draining.layout(state, LAYOUT_VERSION, partitions, record=False)
     found = _compared("Redis", in_redis, partitions)
-    in_database = (yield from _facts()).layout
-    return [*found, *_compared("The database", in_database, partitions)]
+    facts = yield from _facts()
+    if facts.moving_to is not None:
+        what = f"The number of partitions is being changed to {facts.moving_to}, or that was interrupted."
+        advice = f"Where no sessioncache repartition is running, run sessioncache repartition {facts.moving_to} again."
+        found.append(error("layout", what, advice))
+    return [*found, *_compared("The database", facts.layout, partitions)]
 
 
 def _compared(where: str, recorded: tuple[int, int] | None, partitions: int) -> list[Finding]:

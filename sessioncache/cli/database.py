@@ -1,20 +1,32 @@
 """`sessioncache db`: the schema of the database.
 
-Guarantees: `upgrade` is one transaction, and touches no table that is not ours.
+Guarantees: `upgrade` is one transaction, never goes back, and touches no table that is not ours.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import click
-from sqlalchemy import Connection
+from sqlalchemy import Engine
 
+from sessioncache.addresses import database_url
 from sessioncache.borders import FOREIGN, translate
 from sessioncache.cli.context import settings
-from sessioncache.migrate import upgrade
+from sessioncache.errors import ConfigurationError
+from sessioncache.flow import WRITES
+from sessioncache.migrate import DIALECTS, offline
+from sessioncache.repeat import pauses
 from sessioncache.store import engine as engines
-from sessioncache.store.check import foreign_tables, schema_version
+from sessioncache.store.check import schema_version
+from sessioncache.store.upgrading import bring_up
+
+T = TypeVar("T")
+
+# Seconds between two tries to get hold of tables that are in use.
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 
 
 @click.group("db")
@@ -22,13 +34,13 @@ def database() -> None:
     """The database schema."""
 
 
-def _in_database(work: Callable[[Connection], None]) -> str | None:
-    """The schema version after ``work``, which is done in one transaction."""
+def _in_database(work: Callable[[Engine], T]) -> T:
+    """The result of ``work``."""
     engine = engines.patient(settings())
     try:
-        with engine.begin() as connection:
-            work(connection)
-            return schema_version(connection)
+        return work(engine)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
     except FOREIGN as error:
         raise translate(error, of_store=True) from error
     finally:
@@ -37,21 +49,43 @@ def _in_database(work: Callable[[Connection], None]) -> str | None:
 
 @database.command("upgrade")
 def upgrade_schema() -> None:
-    """Set the database up, or bring it to the schema of this version."""
+    """Set the database up, or bring it to the schema of this version.
 
-    def bring(connection: Connection) -> None:
-        foreign = foreign_tables(connection) if schema_version(connection) is None else []
-        if foreign:
-            raise click.ClickException(
-                f"The database has tables named {', '.join(foreign)} that are not ours; give sessioncache a database "
-                "or a schema of its own (PostgreSQL: add ?options=-csearch_path%3Dsessioncache to the URL)."
-            )
-        upgrade(connection)
+    Servers and workers may go on meanwhile. Tables that are in use are waited for without holding anybody up; two of these
+    commands at once do it one after the other. Never goes back: a database of a later version is left as it is.
+    """
+    version = _in_database(lambda engine: bring_up(engine, pauses(FIRST_WAIT, LONGEST_WAIT), _wait))
+    click.echo(f"the schema is at {version}")
 
-    click.echo(f"the schema is at {_in_database(bring)}")
+
+def _wait(seconds: float) -> None:
+    click.echo(f"the database is in use by others, trying again in {seconds:.1f} s", err=True)
+    time.sleep(seconds)
 
 
 @database.command()
 def current() -> None:
     """Show the schema version of the database."""
-    click.echo(_in_database(lambda _connection: None) or "the database has no sessioncache schema")
+
+    def look(engine: Engine) -> str | None:
+        with engine.connect().execution_options(**{WRITES: False}) as connection:
+            return schema_version(connection)
+
+    click.echo(_in_database(look) or "the database has no sessioncache schema")
+
+
+@database.command()
+@click.option(
+    "--from", "since", metavar="VERSION", help="The version that the database has (db current); without it, none."
+)
+@click.option("--dialect", type=click.Choice(DIALECTS), help="Of which database; by default that of the settings.")
+def sql(since: str | None, dialect: str | None) -> None:
+    """Print what `db upgrade` would do, as SQL for `psql -v ON_ERROR_STOP=1` or `sqlite3 -bail`, in one transaction.
+
+    Nothing is asked of a database. Where a migration computes what SQL cannot, the command says so and prints nothing.
+    """
+    spoken = dialect or database_url(settings().database_url).get_backend_name()
+    try:
+        click.echo(offline(spoken, since), nl=False)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error

@@ -30,6 +30,7 @@ from sessioncache.cli.functions import functions
 from sessioncache.cli.housekeeping import cleanup, prune, retention
 from sessioncache.cli.live import tail
 from sessioncache.cli.reading import history, keys, list_sessions, search, show, stats
+from sessioncache.cli.repartition import repartition
 from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, PASSING, UNAVAILABLE
 from sessioncache.cli.top import top
 from sessioncache.cli.transfer import export_sessions, import_sessions
@@ -80,6 +81,7 @@ cli.add_command(functions)
 cli.add_command(import_sessions)
 cli.add_command(export_sessions)
 cli.add_command(database)
+cli.add_command(repartition)
 cli.add_command(flush)
 cli.add_command(evict)
 cli.add_command(hydrate)

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import signal
 
-from sessioncache.errors import Backpressure, HotTierFull, HotTierUnavailable, HydrationTimeout, StoreUnavailable
+from sessioncache.errors import (
+    Backpressure,
+    HotTierFull,
+    HotTierUnavailable,
+    HydrationTimeout,
+    Repartitioning,
+    StoreUnavailable,
+)
 
 DONE = 0
 FAILED = 1
@@ -18,6 +25,6 @@ NOT_FOUND = 3
 UNHEALTHY = 4
 # A tier cannot be reached, or has no room: the same command may succeed later.
 UNAVAILABLE = 5
-PASSING = (HotTierUnavailable, HotTierFull, HydrationTimeout, StoreUnavailable, Backpressure)
+PASSING = (HotTierUnavailable, HotTierFull, HydrationTimeout, StoreUnavailable, Backpressure, Repartitioning)
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM

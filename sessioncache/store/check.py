@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, column, inspect, select, table
 
-from sessioncache.errors import LayoutMismatch, SchemaMismatch
+from sessioncache.errors import SchemaMismatch
 from sessioncache.keys import LAYOUT_VERSION
 from sessioncache.migrate import revisions, upgrade
 from sessioncache.schema import HEAD, TABLES, VERSION_TABLE, layout
+from sessioncache.store.layouts import confirm, recorded
 from sessioncache.store.statements import insert_unless_there
 
 
@@ -21,18 +22,26 @@ def check(connection: Connection, partitions: int) -> None:
     Raises:
         SchemaMismatch: the schema is missing, behind or ahead.
         LayoutMismatch: the database was laid out otherwise.
+        Repartitioning: that is being changed.
+    """
+    check_schema(connection)
+    if recorded(connection) is None:
+        ours = insert_unless_there(connection, layout).values(version=LAYOUT_VERSION, partitions=partitions)
+        connection.execute(ours)
+    confirm(connection, partitions)
+
+
+def check_schema(connection: Connection) -> None:
+    """Check the schema; set an empty SQLite file up.
+
+    Raises:
+        SchemaMismatch: the schema is missing, behind or ahead.
     """
     found = schema_version(connection)
     if found is None and connection.dialect.name == "sqlite" and not inspect(connection).get_table_names():
         upgrade(connection)
         found = HEAD
     _compare_schema(found)
-    recorded = connection.execute(select(layout.c.version, layout.c.partitions)).one_or_none()
-    if recorded is None:
-        ours = insert_unless_there(connection, layout).values(version=LAYOUT_VERSION, partitions=partitions)
-        connection.execute(ours)
-        recorded = connection.execute(select(layout.c.version, layout.c.partitions)).one()
-    compare_layout("The database", (recorded[0], recorded[1]), (LAYOUT_VERSION, partitions))
 
 
 def schema_version(connection: Connection) -> str | None:
@@ -51,17 +60,6 @@ def _compare_schema(found: str | None) -> None:
     if found in revisions():
         raise SchemaMismatch(f"The database schema is behind ({found}, not {HEAD}); run `sessioncache db upgrade`.")
     raise SchemaMismatch(f"The database schema is ahead ({found}, not {HEAD}); upgrade the sessioncache package.")
-
-
-def compare_layout(where: str, found: tuple[int, int], configured: tuple[int, int]) -> None:
-    """Nothing, if both are the same; else `LayoutMismatch`. Each is (layout version, partitions)."""
-    if found[0] != configured[0]:
-        raise LayoutMismatch(f"{where} has layout {found[0]}, this package writes layout {configured[0]}; use one version.")
-    if found[1] != configured[1]:
-        raise LayoutMismatch(
-            f"{where} is laid out for {found[1]} partitions, not {configured[1]}; "
-            f"set SESSIONCACHE_PARTITIONS={found[1]}, or use another prefix and database."
-        )
 
 
 def foreign_tables(connection: Connection) -> list[str]:

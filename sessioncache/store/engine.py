@@ -65,7 +65,7 @@ def blocking(settings: Settings) -> Engine:
 
 def patient(settings: Settings) -> Engine:
     """An engine for migrations, which take as long as they take: no statement has a limit of time."""
-    return create_engine(database_url(settings.database_url), hide_parameters=True)
+    return prepared(create_engine(database_url(settings.database_url), hide_parameters=True))
 
 
 def awaiting(settings: Settings) -> AsyncEngine:

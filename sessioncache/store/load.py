@@ -22,6 +22,7 @@ from sessioncache.op import remembered
 from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.snapshot import Snapshot
 from sessioncache.store.details import readable_object
+from sessioncache.store.layouts import confirm
 from sessioncache.store.routes import checked_version
 from sessioncache.store.rows import number_of, text_of
 from sessioncache.store.statements import chunks, matching
@@ -39,8 +40,15 @@ LARGEST_PAGE = 2000
 LARGEST_GROUP = 1000
 
 
-def snapshot(connection: Connection, session_key: str, window: int, window_bytes: int, keep_ops: int) -> Snapshot:
-    """The current session of a key and its newest messages, at most ``window`` and ``window_bytes`` of them."""
+def snapshot(
+    connection: Connection, session_key: str, window: int, window_bytes: int, keep_ops: int, partitions: int
+) -> Snapshot:
+    """The current session of a key and its newest messages, at most ``window`` and ``window_bytes`` of them.
+
+    Raises:
+        Repartitioning, LayoutMismatch: the store is not laid out for so many partitions (any more).
+    """
+    confirm(connection, partitions)
     session = sessions.c
     found = connection.execute(
         select(routes.c.version, cast(session.metadata, Text).label("metadata_text"), *_KNOWN)

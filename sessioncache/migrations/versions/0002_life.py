@@ -12,6 +12,10 @@ from sessioncache.store.words import searchable
 revision = "0002"
 down_revision = "0001"
 
+# The tables that it alters, for `sessioncache.migrate`; and that it computes what SQL cannot, where there are rows.
+locks = ("sessions", "messages")
+computes = True
+
 STATE = (
     "CASE WHEN deleted THEN 'deleted' WHEN ended_at IS NOT NULL THEN 'ended' WHEN archived THEN 'archived' ELSE 'live' END"
 )
@@ -33,7 +37,8 @@ PAGE = 1000
 
 def upgrade() -> None:
     """Add columns and indexes."""
-    postgresql = op.get_bind().dialect.name == "postgresql"
+    context = op.get_context()
+    postgresql = context.dialect.name == "postgresql"
     if postgresql:
         op.execute("SET LOCAL statement_timeout = 0")  # indexing what is there takes as long as it takes
     else:
@@ -48,7 +53,8 @@ def upgrade() -> None:
     op.execute(f"ALTER TABLE sessions ADD COLUMN state VARCHAR(16) GENERATED ALWAYS AS ({STATE}) {kind}")
     for table, text, words, _ in SEARCHED:
         op.add_column(table, sa.Column(words, sa.Text))
-        _fill_words(table, text, words)
+        if not context.as_sql:
+            _fill_words(table, text, words)
     _create_indexes(dropped=["sessions_by_key", "sessions_by_owner"] if postgresql else [])
     for table, text, words, having in SEARCHED:
         if postgresql:
@@ -112,9 +118,7 @@ def _index_words(table: str, text: str, words: str, having: str) -> None:
     """PostgreSQL: an index of the words."""
     head = f"left(coalesce({words}, {text}), {SEARCHED_CHARACTERS})"
     spaced = f"regexp_replace({head}, '[{SEPARATORS}]+', ' ', 'g')"
-    op.get_bind().exec_driver_sql(
-        f"CREATE INDEX {table}_by_words ON {table} USING gin (to_tsvector('simple', {spaced})) WHERE {having}"
-    )
+    op.execute(f"CREATE INDEX {table}_by_words ON {table} USING gin (to_tsvector('simple', {spaced})) WHERE {having}")
 
 
 def _keep_search_table(table: str, text: str, words: str) -> None:

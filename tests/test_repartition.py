@@ -1,0 +1,547 @@
+"""Another number of partitions: nothing is lost, doubled or reordered, whoever writes meanwhile and whatever is killed.
+
+Writers are told `Repartitioning` or `LayoutMismatch` at worst, and go on with the number that they are restarted with.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from conftest import THE_OTHER_LATER, Stack
+from model_driver import unavailable
+from opponent import Log, Stored, calls, counts_that_differ, digest, in_store, judge
+from servers import python
+
+from sessioncache import (
+    LayoutMismatch,
+    Repartitioning,
+    SessionCache,
+    SessionCacheError,
+    StoreUnavailable,
+    repartition,
+    write_behind,
+)
+from sessioncache.cli.main import cli
+from sessioncache.config import as_environment
+from sessioncache.connect import BlockingConnections
+from sessioncache.drivers import Blocking
+from sessioncache.flow import Command, Evaluate, Transact
+from sessioncache.hot import partitions
+
+TOLD = (Repartitioning, LayoutMismatch)
+
+
+@contextmanager
+def connected(stack: Stack, number: int) -> Iterator[BlockingConnections]:
+    connections = BlockingConnections(stack.settings(partitions=number, lanes=1))
+    try:
+        yield connections
+    finally:
+        connections.close()
+
+
+def change(stack: Stack, before: int, to: int) -> repartition.Repartitioned:
+    """What the command does, started with the old number."""
+    with connected(stack, before) as connections:
+        return connections.run_apart(repartition.repartition(connections.state, to))
+
+
+def texts(messages: Any) -> list[str]:
+    return [one["content"] for one in messages]
+
+
+# One at rest: whatever there is, and what clients of either number are told.
+
+
+def test_everything_goes_along(some_stack):
+    """Histories, what waits, dead letters, holds; a turn ends, and its holder is told."""
+    stack = some_stack
+    with stack.cache(partitions=8) as old, stack.raw() as raw:
+        sessions = {f"k{n}": old.open(f"k{n}") for n in range(30)}
+        for key, session in sessions.items():
+            session.append({"content": key})
+        old.flush()
+        for key, session in sessions.items():
+            session.append({"content": f"{key} waits"})
+        kept = [b"1767225600000 22001 k%d\n3 id%d 0 1767225600000 append s\nx" % (n, n) for n in range(30)]
+        for n in range(30):
+            raw.rpush(old._state.keyspace.of(f"k{n}").dead, kept[n])
+        raw.rpush("sc:{007}:dead", b"garbage")
+        with sessions["k1"].hold("indexer"), sessions["k2"].turn(timeout=0) as mine:
+            mine.append({"content": "in turn"})
+            done = change(stack, 8, 5)
+            with pytest.raises(LayoutMismatch, match="SESSIONCACHE_PARTITIONS=5"):
+                mine.append({"content": "too late"})
+            with stack.cache(partitions=5, lanes=1) as new:
+                assert raw.zrange(new._state.keyspace.of("k1").holds, 0, -1)[0].startswith(b"k1\nindexer ")
+        assert (done.before, done.partitions, done.ops) == (8, 5, 31)
+        assert done.copies == 30
+        with pytest.raises(LayoutMismatch):
+            sessions["k3"].history()
+        with connected(stack, 8) as worker, pytest.raises(LayoutMismatch):
+            worker.run_apart(write_behind.drain_lane(worker.state, 0, 1, lambda: False))
+    with stack.cache(partitions=8) as late, pytest.raises(LayoutMismatch, match="is laid out for 5 partitions, not 8"):
+        late.open("k1")
+    with stack.cache(partitions=5) as new, stack.raw() as raw:
+        for key in sessions:
+            more = ["in turn"] if key == "k2" else []
+            assert texts(new.get(key).history()) == [key, f"{key} waits", *more]
+            new.get(key).append({"content": "goes on"})
+        letters = {one.raw: one.session_key for one in new.dead_letters()}
+        assert set(letters) == {*kept, b"garbage"}
+        for n in range(30):
+            assert kept[n] in raw.lrange(new._state.keyspace.of(f"k{n}").dead, 0, -1)
+        assert new.flush().ops == 30
+        numbers = {int(name[4:7]) for name in raw.scan_iter("sc:*") if name.startswith(b"sc:{") and raw.ttl(name) < 0}
+        assert numbers <= set(range(5))
+
+
+def test_nobody_brings_a_copy_that_was_loaded_before(one_stack):
+    """A hydration that has loaded when the change begins installs nothing, and its caller is told."""
+    with one_stack.cache(partitions=4) as old:
+        old.open("k").append({"content": "a"})
+        old.flush()
+        old.evict("k")
+        driver = old._connections.driver
+        perform, told = driver.perform, []
+
+        def slowly(request: Any) -> Any:
+            reply = perform(request)
+            if isinstance(request, Transact) and not told:
+                told.append(1)
+                change(one_stack, 4, 6)
+            return reply
+
+        driver.perform = slowly
+        with pytest.raises(LayoutMismatch):
+            old.get("k")
+        assert told
+        with one_stack.raw() as raw:
+            assert not list(raw.scan_iter("sc:*:meta:k"))
+
+
+def test_what_cannot_be_drained_is_found_before_anybody_waits(one_stack):
+    """An op of a later release stops its key: nothing is begun, all go on."""
+    with one_stack.cache(partitions=4) as cache, one_stack.raw() as raw:
+        cache.open("good").append({"content": "a"})
+        keys = cache._state.keyspace.of("bad")
+        raw.rpush(keys.pending, b"1 AAAAAAAAAAAAAAAA 0 1767225600000 teleport s\nx")
+        raw.zadd(keys.dirty, {"bad": 1})
+        with pytest.raises(SessionCacheError, match="'bad'"):
+            change(one_stack, 4, 6)
+        cache.evict("good")
+        assert texts(cache.get("good").history()) == ["a"]
+        raw.delete(keys.pending)
+        raw.delete(keys.dead)
+        raw.set(keys.dead, "of a wrong type")
+        with pytest.raises(SessionCacheError, match="WRONGTYPE"):
+            change(one_stack, 4, 6)
+        cache.get("good").append({"content": "b"})
+
+
+def test_one_at_a_time_to_one_number(one_stack, monkeypatch):
+    """A second one is refused, as is another number in the middle; the old number takes it back."""
+    with one_stack.cache(partitions=4) as cache, one_stack.raw() as raw:
+        session = cache.open("k")
+        session.append({"content": "a"})
+        raw.set("sc:importing", "somebody", ex=60)
+        with pytest.raises(Repartitioning, match="Another process"):
+            change(one_stack, 4, 6)
+        session.append({"content": "b"})
+        raw.delete("sc:importing")
+
+        def stuck(*_: object) -> Any:
+            raise StoreUnavailable("The database went away.")
+            yield
+
+        with monkeypatch.context() as context:
+            context.setattr(partitions, "letters", stuck)
+            with pytest.raises(StoreUnavailable):
+                change(one_stack, 4, 6)
+        with pytest.raises(Repartitioning, match="sessioncache repartition 6"):
+            session.append({"content": "no"})
+        for number in (4, 6):
+            with one_stack.cache(partitions=number) as other, pytest.raises(Repartitioning):
+                other.open("k")
+        found = [one for one in cache.doctor() if one.check == "layout" and one.severity == "error"]
+        assert "being changed to 6" in found[0].found
+        with pytest.raises(Repartitioning, match="repartition 6` to complete it, or `sessioncache repartition 4`"):
+            change(one_stack, 4, 7)
+        change(one_stack, 6, 4)
+        session.append({"content": "c"})
+        assert texts(session.history()) == ["a", "b", "c"]
+
+
+def test_a_redis_that_is_emptied_in_the_middle(one_stack, monkeypatch):
+    """Its marks and its layout are gone: the database refuses all the same, and the change is completed."""
+    with one_stack.cache(partitions=4) as cache, one_stack.raw() as raw:
+        session = cache.open("k")
+        session.append({"content": "a"})
+        empty = partitions.look
+
+        def emptied(state: Any, keys: Any, at: int) -> Any:
+            raw.flushall()
+            with pytest.raises(Repartitioning):
+                session.append({"content": "no"})
+            return ()
+            yield
+
+        assert empty
+        with monkeypatch.context() as context:
+            context.setattr(partitions, "letters", emptied)
+            change(one_stack, 4, 6)
+        with pytest.raises(LayoutMismatch):
+            session.append({"content": "no"})
+    with one_stack.cache(partitions=6) as new:
+        assert texts(new.get("k").history()) == ["a"]
+        assert new.flush().left == 0
+
+
+def test_a_redis_of_before_is_brought_along(one_stack):
+    """Restored from a snapshot that is older than the change: refused at start; the same command drains its logs."""
+    with one_stack.cache(partitions=4) as cache, one_stack.raw() as raw:
+        keys = [f"k{n}" for n in range(12)]
+        for key in keys:
+            cache.open(key).append({"content": "a"})
+        cache.flush()
+        for key in keys:
+            cache.get(key).append({"content": "b"})
+        dump = {name: raw.dump(name) for name in raw.scan_iter("sc:*")}
+        change(one_stack, 4, 6)
+        raw.flushall()
+        for name, value in dump.items():
+            raw.restore(name, 0, value)
+        with one_stack.cache(partitions=6) as new, pytest.raises(LayoutMismatch, match="Redis is laid out for 4"):
+            new.open("k1")
+        change(one_stack, 6, 6)
+    with one_stack.cache(partitions=6) as new:
+        assert all(texts(new.get(key).history()) == ["a", "b"] for key in keys)
+
+
+def test_the_command(some_stack, monkeypatch):
+    """It says what it did and what to set; without a terminal it wants --yes; nothing is done twice."""
+    with some_stack.cache(partitions=64) as cache:
+        cache.open("k").append({"content": "a"})
+        for name, value in as_environment(cache.settings).items():
+            monkeypatch.setenv(name, value)
+        refused = CliRunner().invoke(cli, ["repartition", "96"])
+        assert (refused.exit_code, "--yes" in refused.output) == (2, True)
+        assert texts(cache.get("k").history()) == ["a"]
+        assert CliRunner().invoke(cli, ["repartition", "1001", "--yes"]).exit_code == 2
+        done = CliRunner().invoke(cli, ["repartition", "96", "--yes"])
+        assert done.exit_code == 0, done.output
+        assert "partitions now                96\n" in done.output
+        assert "SESSIONCACHE_PARTITIONS=96" in done.output
+        again = CliRunner().invoke(cli, ["repartition", "96", "--yes"])
+        assert again.output == "It is laid out for 96 partitions; nothing is to be done.\n"
+        with pytest.raises(LayoutMismatch):
+            cache.get("k")
+    with some_stack.cache(partitions=96) as new:
+        assert texts(new.get("k").history()) == ["a"]
+
+
+def test_the_command_asks_on_a_terminal(one_stack):
+    """It says what it is about to do; told no, it does nothing; told yes, it shows what it does."""
+    with one_stack.cache(partitions=64) as cache:
+        cache.open("k").append({"content": "a"})
+        for answer, status in (("n", 130), ("y", 0)):
+            ours, theirs = pty.openpty()
+            command = ["-c", "from sessioncache.cli.main import main; main()", "repartition", "8"]
+            terminal, settings = dict.fromkeys(("stdin", "stdout", "stderr"), theirs), as_environment(cache.settings)
+            process = python(*command, **terminal, env={**os.environ, **settings})
+            os.close(theirs)
+            shown = read_until(ours, "[y/N]")
+            assert "Change the number of partitions to 8?" in shown
+            os.write(ours, f"{answer}\n".encode())
+            shown = read_until(ours, None)
+            assert process.wait(60) == status, shown
+            os.close(ours)
+        assert "partitions now" in shown
+        with pytest.raises(LayoutMismatch):
+            cache.get("k")
+
+
+def read_until(terminal: int, wanted: str | None) -> str:
+    """What comes from a terminal until something is seen, or to its end."""
+    shown = ""
+    while wanted is None or wanted not in shown:
+        try:
+            more = os.read(terminal, 4096)
+        except OSError:  # its other end is closed
+            more = b""
+        if not more:
+            break
+        shown += more.decode(errors="replace")
+    return shown
+
+
+def test_nothing_to_change(one_stack):
+    """A store where nothing is laid out yet takes the number from the settings."""
+    with pytest.raises(SessionCacheError, match="Nothing is stored yet"):
+        change(one_stack, 4, 6)
+
+
+# Ended at any request.
+
+
+_killed: list[Any] = []
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@dataclass
+class Ending:
+    """Performs requests up to one: it is not made, or its answer is lost, or the process is gone after it."""
+
+    perform: Callable[[Any], Any]
+    at: int
+    way: str
+    count: int = 0
+
+    def __call__(self, request: Any) -> Any:
+        if not isinstance(request, Evaluate | Command | Transact):
+            return None
+        self.count += 1
+        if self.count != self.at:
+            return self.perform(request)
+        if self.way != "not made":
+            self.perform(request)
+        if self.way == "killed":
+            raise Killed
+        raise unavailable(request)
+
+
+def ended(stack: Stack, before: int, to: int, at: int, way: str) -> bool:
+    """Change the number until request ``at``; whether it came that far."""
+    with connected(stack, before) as connections:
+        driver = Blocking(connections._hot, connections._engine, connections._bell, _first(), 2.0)
+        ending = Ending(driver.perform, at, way)
+        flow = repartition.repartition(connections.state, to)
+        _killed.append(flow)  # one that is collected would clean up
+        try:
+            request = next(flow)
+            while True:
+                try:
+                    request = flow.send(ending(request))
+                except SessionCacheError as error:
+                    request = flow.throw(error)
+        except (StopIteration, SessionCacheError, Killed):
+            return ending.count >= at
+
+
+def _first() -> Any:
+    from sessioncache.drivers import FirstTransaction
+    from sessioncache.store.check import check_schema
+
+    return FirstTransaction(check_schema)
+
+
+def tried(cache: SessionCache, key: str, text: str, expected: dict[str, list[str]]) -> None:
+    """An append of a client that may be refused; what was acknowledged is expected from now on."""
+    try:
+        cache.get(key).append({"content": text})
+    except TOLD:
+        return
+    expected[key].append(text)
+
+
+def ended_at_each(stack: Stack, way: str, step: int) -> int:
+    """The change, to and fro, ended at every ``step``-th request and then run again; how many requests it had."""
+    keys, numbers, at = [f"k{n}" for n in range(6)], (2, 3), 1
+    expected: dict[str, list[str]] = {key: [] for key in keys}
+    letters: list[bytes] = []
+    with stack.cache(partitions=2, lanes=1) as first:
+        for key in keys:
+            first.open(key)
+    came = True
+    while came:
+        before, to = numbers
+        with stack.cache(partitions=before, lanes=1) as cache, stack.raw() as raw:
+            for key in keys:
+                tried(cache, key, f"{at} waits", expected)
+            letters.append(b"1767225600000 22001 k%d\n3 id%d 0 1767225600000 append s\nx" % (at % 6, at))
+            raw.rpush(cache._state.keyspace.of(f"k{at % 6}").dead, letters[-1])
+            came = ended(stack, before, to, at, way)
+            tried(cache, keys[at % 6], f"{at} meanwhile", expected)
+            raw.delete("sc:importing")  # its time ends by itself
+            change(stack, before, to)
+            tried(cache, keys[at % 6], f"{at} late", expected)
+        with stack.cache(partitions=to, lanes=1) as cache:
+            for key in keys:
+                assert texts(cache.get(key).history()) == expected[key], (way, at, key)
+            cache.flush()
+            assert sorted(one.raw for one in cache.dead_letters()) == sorted(letters), (way, at)
+        numbers, at = (to, before), at + step
+    assert expected["k0"]
+    return at
+
+
+def test_ended_at_any_request_the_next_run_completes_it(one_stack):
+    """Killed after the effect of every sixth of its requests."""
+    assert ended_at_each(one_stack, "killed", 6) > 30
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", ["killed", "lost", "not made"])
+def test_ended_at_each_request_the_next_run_completes_it(some_stack, way):
+    """Every request, in each way; what fails once is perhaps mended by repeating it."""
+    assert ended_at_each(some_stack, way, 1) > 30
+
+
+# While servers and workers run.
+
+
+@dataclass
+class Fleet:
+    """Threads that each have a cache of their own, as servers have, and restart with the number that is deployed."""
+
+    stack: Stack
+    directory: Path
+    keys: list[str]
+    number: int
+    stop: threading.Event = field(default_factory=threading.Event)
+    told: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    done: Counter[str] = field(default_factory=Counter)
+
+    def client(self, work: Callable[[SessionCache], None]) -> None:
+        """Do it again and again; whoever is told that the number is another one starts anew."""
+        while not self.stop.is_set():
+            try:
+                with self.stack.cache(partitions=self.number, lanes=2) as cache:
+                    while not self.stop.is_set():
+                        work(cache)
+            except TOLD as error:
+                self.told[type(error).__name__] += 1
+                time.sleep(0.05)
+            except Exception as error:  # noqa: BLE001 - told to the test
+                self.wrong.append(repr(error))
+                return
+
+    def write(self, name: str) -> None:
+        chance, log, n = Random(name), Log(self.directory, name, durable=False), 0
+        waiting: list[tuple[str, str, dict[str, Any]]] = []
+
+        def work(cache: SessionCache) -> None:
+            nonlocal n
+            if not waiting:
+                key = chance.choice(self.keys)
+                session_id = cache.get(key).session_id
+                waiting.append((key, session_id, {f"{name}-{n + m}": self.message(name, n + m) for m in range(2)}))
+                n += 2
+                log.attempted(time.monotonic(), *waiting[0])
+            key, _, sent = waiting[0]
+            records = cache.get(key).append(list(sent.values()), id=list(sent))
+            log.acknowledged(time.monotonic(), [one.seq for one in records])
+            waiting.clear()
+            self.done["appends"] += 1
+
+        self.client(work)
+        log.close()
+
+    @staticmethod
+    def message(name: str, n: int) -> dict[str, Any]:
+        return {"role": "user", "content": f"{name} {n}"}
+
+    def read(self, name: str) -> None:
+        chance, before = Random(name), dict[str, list[str]]()
+
+        def work(cache: SessionCache) -> None:
+            key = chance.choice(self.keys)
+            seen = texts(cache.get(key).history())
+            if seen[: len(before.get(key, []))] != before.get(key, []) or len(set(seen)) != len(seen):
+                self.wrong.append(f"{key}: {seen} after {before[key]}")
+            before[key] = seen
+            self.done["reads"] += 1
+
+        self.client(work)
+
+    def drain(self, lane: int) -> None:
+        def work(cache: SessionCache) -> None:
+            connections = cache._connections
+            connections.run(write_behind.drain_lane(connections.state, lane, 2, self.stop.is_set))
+
+        self.client(work)
+
+    def set_up(self) -> None:
+        log = Log(self.directory, "setup", durable=False)
+        with self.stack.cache(partitions=self.number, max_pending=10) as cache:
+            for n, key in enumerate(self.keys):
+                session, sent = cache.open(key), {f"setup-{n}": self.message("setup", n)}
+                log.attempted(time.monotonic(), key, session.session_id, sent)
+                log.acknowledged(time.monotonic(), [one.seq for one in session.append(list(sent.values()), id=list(sent))])
+        log.close()
+
+    def run(self, numbers: list[int], pause: float) -> None:
+        threads = [
+            *(threading.Thread(target=self.write, args=(f"writer {n}",)) for n in range(4)),
+            *(threading.Thread(target=self.read, args=(f"reader {n}",)) for n in range(2)),
+            *(threading.Thread(target=self.drain, args=(lane,)) for lane in range(2)),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self.wait(pause)
+            for number in numbers:
+                change(self.stack, self.number, number)
+                self.number = number
+                self.wait(pause)
+        finally:
+            self.stop.set()
+            for thread in threads:
+                thread.join()
+
+    def wait(self, pause: float) -> None:
+        """For some appends and reads more, and at least so many seconds."""
+        time.sleep(pause)
+        appends, reads, end = self.done["appends"] + 20, self.done["reads"] + 20, time.monotonic() + 60
+        while (self.done["appends"] < appends or self.done["reads"] < reads) and not self.wrong and time.monotonic() < end:
+            time.sleep(0.05)
+        assert self.done["appends"] >= appends, (self.told, self.wrong)
+
+    def judge(self) -> None:
+        assert not self.wrong
+        assert set(self.told) == {"Repartitioning", "LayoutMismatch"}
+        with self.stack.cache(partitions=self.number) as cache:
+            cache.flush()
+            assert not judge(calls(self.directory), in_store(self.stack.database_url))
+            assert not counts_that_differ(self.stack.database_url)
+            read = {}
+            for key in self.keys:
+                session = cache.get(key)
+                read[session.session_id] = [Stored(one.seq, one.id, digest(one.data)) for one in session.messages()]
+        assert not judge(calls(self.directory), read)
+
+
+@THE_OTHER_LATER
+def test_servers_and_workers_go_on(some_stack, tmp_path):
+    """500 sessions, 64 to 96 to 7 partitions, with four writers, two readers and two workers."""
+    fleet = Fleet(some_stack, tmp_path, [f"chat:{n}" for n in range(500)], 64)
+    fleet.set_up()
+    fleet.run([96, 7], 0.2)
+    fleet.judge()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_servers_and_workers_go_on_over_10_000_sessions(some_stack, tmp_path):
+    """The same with 10,000 sessions."""
+    fleet = Fleet(some_stack, tmp_path, [f"chat:{n}" for n in range(10_000)], 64)
+    fleet.set_up()
+    fleet.run([96, 7], 2.0)
+    fleet.judge()
