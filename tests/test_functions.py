@@ -315,7 +315,9 @@ def test_show_says_where_a_session_stands(shown):
 def test_show_says_who_has_it(shown):
     """Turn, holds, lease, a claim; and what is left of an earlier run of Redis counts for nothing."""
     session, keys, raw = shown.cache.get(KEY), shown.keys(), shown.raw
-    with session.turn(), session.hold("summary"), shown.cache.open("other").hold("else"):
+    beside = next(key for n in range(1000) if shown.keys(key := f"k{n}").partition == keys.partition)
+    with session.turn(), session.hold("summary"), shown.cache.open(beside).hold("else"):
+        assert sum(line.startswith("hold ") for line in shown("sc_show", KEY)) == 1
         facts = shown.facts()
         assert facts["turn"].startswith("somebody has it for ")
         assert facts["hold"].startswith("summary for ")
