@@ -387,6 +387,10 @@ def test_pending_shows_what_waits(shown):
     shown.raw.lset(shown.keys().pending, 0, b"x\x1b[31m\xff")
     assert shown("sc_pending", KEY, 1)[0] == 'garbage      7 bytes  "x\\u001b[31m\\udcff"'
     assert shown("sc_pending", "nobody") == ["nothing waits"]
+    session = shown.cache.open("large")
+    for _ in range(6):
+        session.append({"content": "x" * 1_000_000})
+    assert shown("sc_pending", "large")[5:] == ["and 2 more"]
 
 
 def test_what_waits_by_partition_and_lane(shown):
