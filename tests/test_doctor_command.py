@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 from test_doctor import configured, until
 from test_workers import workers
 
-from sessioncache import migrate
+from sessioncache import functions, migrate
 from sessioncache.checks import store as store_checks
 from sessioncache.cli.status import UNHEALTHY
 from sessioncache.config import Settings
@@ -180,6 +180,20 @@ def test_a_lag_beyond_the_bound(one_stack, settings, monkeypatch):
     named(settings, "backlog", "warning", "2 session keys wait for SQL, the first of them for 1", "sessioncache flush")
     assert run(settings, "flush", "k").status == 0
     gone(settings, "wait for SQL")
+
+
+def test_functions_that_are_missing_or_old(one_stack, settings):
+    """Missing is worth knowing, another version is to be looked into; `functions load` mends both."""
+    with one_stack.raw() as raw:
+        try:
+            (missing,) = [one for one in run(settings, "doctor", "--json").values if one["check"] == "functions"]
+            assert (missing["severity"], missing["advice"]) == ("info", "Run sessioncache functions load.")
+            raw.function_load(functions.TEXT + "-- of last year\n")
+            named(settings, "functions", "warning", "of another version", "sessioncache functions load")
+            assert run(settings, "functions", "load").status == 0
+            gone(settings, "functions")
+        finally:
+            raw.function_flush()
 
 
 def test_tiers_that_are_away(settings, tmp_path):

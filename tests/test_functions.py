@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ import pytest
 import redis
 import showing
 from click.testing import CliRunner
-from conftest import _stack, binary_of
+from conftest import _stack, binary_of, missing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import RedisServer
@@ -172,13 +174,18 @@ def test_garbage_is_shown_as_such(shown, garbage):
     ]
 
 
-@pytest.mark.parametrize("packed", [message.HOLE, b"", b"\x92\x01", b"\x01\x01", b"\xdd\xff\xff\xff\xff", b"\xc7\x00\x01",
-                                    b"\x91" * 200 + b"\xc0"], ids=repr)  # fmt: skip
-def test_what_cannot_be_read_says_so(shown, packed):
+UNREADABLE = [
+    message.HOLE, b"", b"\x92\x01", b"\x01\x01", b"\xdd\xff\xff\xff\xff", b"\xc7\x00\x01", b"\xcb\x00", b"\xdb\x00\x00",
+    b"\x91" * 200 + b"\xc0",
+]  # fmt: skip
+
+
+def test_what_cannot_be_read_says_so(shown):
     """Holes, what is cut off, followed by more, or nested beyond any message."""
-    (found,) = shown.data(packed)
-    assert (found["seq"], found["id"], found["readable"], found["bytes"]) == (2, "m0", False, len(packed))
-    assert found["raw"].encode("utf-8", "surrogateescape") == packed[:200]
+    found = shown.data(*UNREADABLE)
+    for n, (one, packed) in enumerate(zip(found, UNREADABLE, strict=True)):
+        assert (one["seq"], one["id"], one["readable"], one["bytes"]) == (n + 2, f"m{n}", False, len(packed)), packed
+        assert one["raw"].encode("utf-8", "surrogateescape") == packed[:200]
 
 
 def test_keys_that_are_no_text(shown):
@@ -256,20 +263,31 @@ HARD_KEYS = [
 ]
 
 
-@pytest.mark.parametrize("key", HARD_KEYS)
-def test_hard_session_keys(shown, key):
+def test_hard_session_keys(shown):
     """Spaces, braces, quotes, umlauts: the same session by its key, and by the name of a Redis key of it."""
-    session = shown.cache.open(key)
-    session.append({"content": key})
-    for kind in ("meta", "history", "pending", "lease", "turn"):
-        assert shown.facts(keys=(getattr(shown.keys(key), kind),))["session"] == session.session_id
-    facts = shown.facts(key)
-    assert (facts["session key"], facts["state"], facts["session"]) == (key, "hot", session.session_id)
-    assert json.loads(shown("sc_tail", key, 1)[0])["data"] == {"content": key}
-    assert any(line.endswith(f"  {key}") for line in shown("sc_dirty"))
-    named = (shown.keys(key).dirty,)
-    assert len(shown("sc_pending", keys=(shown.keys(key).pending,))) == 2
-    assert any(line.endswith(f"  {key}") for line in shown("sc_dirty", keys=named))
+    for key in HARD_KEYS:
+        session = shown.cache.open(key)
+        session.append({"content": key})
+        keys = shown.keys(key)
+        for kind in ("meta", "history", "pending", "lease", "turn"):
+            assert shown.facts(keys=(getattr(keys, kind),))["session"] == session.session_id
+        facts = shown.facts(key)
+        assert (facts["session key"], facts["state"], facts["session"]) == (key, "hot", session.session_id)
+        assert json.loads(shown("sc_tail", key, 1)[0])["data"] == {"content": key}
+        assert any(line.endswith(f"  {key}") for line in shown("sc_dirty"))
+        assert len(shown("sc_pending", keys=(keys.pending,))) == 2
+        assert any(line.endswith(f"  {key}") for line in shown("sc_dirty", keys=(keys.dirty,)))
+
+
+def test_redis_cli_takes_hard_session_keys(shown, some_stack):
+    """As a shell hands them on; a terminal gets the same line, numbered."""
+    program = shutil.which("redis-cli") or missing("redis-cli")
+    for key in HARD_KEYS:
+        shown.cache.open(key).append({"content": key})
+        for mode, number in (("--raw", ""), ("--no-raw", " 1) ")):
+            command = shlex.join([program, "-s", str(some_stack.server.socket), mode, "FCALL_RO", "sc_show", "0", key])
+            printed = subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout
+            assert printed.splitlines()[0] == f"{number}session key   {key}"
 
 
 def test_another_prefix_is_that_of_the_layout(some_stack):
@@ -315,7 +333,9 @@ def test_show_says_where_a_session_stands(shown):
 def test_show_says_who_has_it(shown):
     """Turn, holds, lease, a claim; and what is left of an earlier run of Redis counts for nothing."""
     session, keys, raw = shown.cache.get(KEY), shown.keys(), shown.raw
-    with session.turn(), session.hold("summary"), shown.cache.open("other").hold("else"):
+    beside = next(key for n in range(1000) if shown.keys(key := f"k{n}").partition == keys.partition)
+    with session.turn(), session.hold("summary"), shown.cache.open(beside).hold("else"):
+        assert sum(line.startswith("hold ") for line in shown("sc_show", KEY)) == 1
         facts = shown.facts()
         assert facts["turn"].startswith("somebody has it for ")
         assert facts["hold"].startswith("summary for ")
@@ -367,6 +387,10 @@ def test_pending_shows_what_waits(shown):
     shown.raw.lset(shown.keys().pending, 0, b"x\x1b[31m\xff")
     assert shown("sc_pending", KEY, 1)[0] == 'garbage      7 bytes  "x\\u001b[31m\\udcff"'
     assert shown("sc_pending", "nobody") == ["nothing waits"]
+    session = shown.cache.open("large")
+    for _ in range(6):
+        session.append({"content": "x" * 1_000_000})
+    assert shown("sc_pending", "large")[5:] == ["and 2 more"]
 
 
 def test_what_waits_by_partition_and_lane(shown):
@@ -427,7 +451,7 @@ def test_dead_letters_are_shown(shown):
     assert shown("sc_dead", keys=("sc:{021}:dead",)) == ["there is none"]
 
 
-@pytest.mark.parametrize(("call", "says"), [
+WRONG = [
     (("sc_show",), "name a session key"),
     (("sc_show", "x" * 513), "name a session key"),
     (("sc_tail", KEY, "0"), "messages must be a whole number from 1 to 1000, not"),
@@ -438,11 +462,14 @@ def test_dead_letters_are_shown(shown):
     (("sc_dirty", "many"), "session keys must be"),
     (("sc_lanes", "0"), "lanes must be"),
     (("sc_dead", "\x1b[31m"), r"letters must be .* not .\\u001b"),
-])  # fmt: skip
-def test_wrong_arguments_are_refused(shown, call, says):
+]
+
+
+def test_wrong_arguments_are_refused(shown):
     """With a sentence that says what they are to be."""
-    with pytest.raises(redis.ResponseError, match=says):
-        shown(*call)
+    for call, says in WRONG:
+        with pytest.raises(redis.ResponseError, match=says):
+            shown(*call)
 
 
 def test_wrong_keys_are_refused(shown):

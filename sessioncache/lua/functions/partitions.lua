@@ -92,47 +92,57 @@ local function dirty_row(prefix, partition, session_key, since, at_ms)
   local due = score(named(prefix, partition, 'dirty'), session_key)
   local claimed = due and due > at_ms and 'claimed' or 'due'
   return {string.format('  %d ops', count('LLEN', named(prefix, partition, 'pending', session_key))),
-    bytes_of(bytes_waiting(named(prefix, partition, 'backlog'), session_key)), since and lasting(at_ms - since) or 'age unknown', due and claimed or 'not in the index', plain(session_key)}
+    bytes_of(bytes_waiting(named(prefix, partition, 'backlog'), session_key)),
+    since and lasting(at_ms - since) or 'age unknown', due and claimed or 'not in the index', plain(session_key)}
+end
+
+-- The partitions where something waits, that of the oldest first; how many session keys wait in all.
+local function dirty_partitions(prefix, first, last, at_ms)
+  local found, waiting = {}, 0
+  for partition = first, last do
+    local one = looked_at(prefix, partition, at_ms)
+    if one.dirty > 0 then found[#found + 1], waiting = one, waiting + one.dirty end
+  end
+  table.sort(found, function(a, b)
+    if a.age ~= b.age then return a.age > b.age end
+    return a.partition < b.partition
+  end)
+  return found, waiting
+end
+
+-- The line of a partition, and those of its oldest session keys; how many these are.
+local function add_partition(lines, prefix, one, most, at_ms)
+  lines[#lines + 1] = line(string.format('partition %03d: %d session keys, %.0f ops, %s, the oldest for %s', one.partition,
+    one.dirty, one.ops, bytes_of(one.bytes), lasting(one.age)))
+  local rows = {}
+  for _, session in ipairs(dirty_sessions(prefix, one.partition, most)) do
+    rows[#rows + 1] = dirty_row(prefix, one.partition, session[1], session[2], at_ms)
+  end
+  add_table(lines, rows)
+  return #rows
 end
 
 -- sc_dirty: the partitions where something waits, that of the oldest first, and their session keys, oldest first.
 -- The argument: session keys (20; at most 1000), which bounds the partitions too.
 local function dirty(keys, args)
   local prefix, first, last = partitions_asked_for(keys)
-  local most, at_ms, found, lines = number_of(args[1], 'session keys', 20, MOST_SESSIONS), now_ms(), {}, {}
-  for partition = first, last do
-    local one = looked_at(prefix, partition, at_ms)
-    if one.dirty > 0 then found[#found + 1] = one end
-  end
-  table.sort(found, function(a, b)
-    if a.age ~= b.age then return a.age > b.age end
-    return a.partition < b.partition
-  end)
-  local sessions = 0
+  local most, at_ms, lines, shown_keys = number_of(args[1], 'session keys', 20, MOST_SESSIONS), now_ms(), {}, 0
+  local found, waiting = dirty_partitions(prefix, first, last, at_ms)
   for _, one in ipairs(found) do
-    if sessions >= most then break end
-    lines[#lines + 1] = line(string.format('partition %03d: %d session keys, %.0f ops, %s, the oldest for %s', one.partition,
-      one.dirty, one.ops, bytes_of(one.bytes), lasting(one.age)))
-    local rows = {}
-    for _, session in ipairs(dirty_sessions(prefix, one.partition, most - sessions)) do
-      rows[#rows + 1] = dirty_row(prefix, one.partition, session[1], session[2], at_ms)
-    end
-    add_table(lines, rows)
-    sessions = sessions + #rows
-    one.shown = #rows
+    if shown_keys >= most then break end
+    shown_keys = shown_keys + add_partition(lines, prefix, one, most - shown_keys, at_ms)
   end
-  local left = 0
-  for _, one in ipairs(found) do left = left + math.max(0, one.dirty - (one.shown or 0)) end
-  if left > 0 then lines[#lines + 1] = line(string.format('and %d session keys more', left)) end
+  if waiting > shown_keys then lines[#lines + 1] = line(string.format('and %d session keys more', waiting - shown_keys)) end
   if #lines == 0 then lines[1] = line('nothing waits') end
   return lines
 end
 
--- sc_dead: the newest dead letters, by partition: reason, age, kind, session key, op. The argument: letters (20; at most 1000).
+-- sc_dead: the newest dead letters, by partition: reason, age, kind, session key, op. The argument: letters (20; at most 1000,
+-- and 4 MiB of them).
 local function dead(keys, args)
   local prefix, first, last = partitions_asked_for(keys)
   local most, at_ms, rows, all, lines = number_of(args[1], 'letters', 20, MOST_SESSIONS), now_ms(), {}, 0, {}
-  local bytes_left = MOST_BYTES
+  local bytes_left = MOST_COPIED
   for partition = first, last do
     local key = named(prefix, partition, 'dead')
     all = all + count('LLEN', key)

@@ -93,7 +93,8 @@ local function show(keys, args)
   return lines
 end
 
-local MOST_MESSAGES, MOST_BYTES = 1000, 262144  -- a quarter of a megabyte takes tens of milliseconds at worst
+local MOST_MESSAGES, MOST_BYTES = 1000, 262144  -- to show a quarter of a megabyte takes tens of milliseconds at worst
+local MOST_COPIED = 4194304  -- of elements of which only the header is shown
 local SHOWN_OF_GARBAGE = 200
 
 -- What a line says of an element: the header, then what it holds, if that can be said in so many bytes.
@@ -156,12 +157,12 @@ local function op_row(element, at_ms)
 end
 
 -- sc_pending: the ops of a session key that wait for SQL, oldest first: version, kind, age, size, op id, session id.
--- After SESSION_KEY: ops (20; at most 1000).
+-- After SESSION_KEY: ops (20; at most 1000, and 4 MiB of them).
 local function pending(keys, args)
   local asked, more = session_asked_for(keys, args)
   local most = number_of(more[1], 'ops', 20, MOST_MESSAGES)
   local at_ms, rows, lines = now_ms(), {}, {}
-  local ops = walk(asked.pending, 0, 1, most, MOST_BYTES)
+  local ops = walk(asked.pending, 0, 1, most, MOST_COPIED)
   for _, element in ipairs(ops) do rows[#rows + 1] = op_row(element, at_ms) end
   add_table(lines, rows)
   local left = count('LLEN', asked.pending) - #rows
