@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -22,7 +22,7 @@ from sessioncache import op as ops
 from sessioncache.arguments import LAST_MILLISECOND, number
 from sessioncache.errors import InvalidInput, StoreRefused
 from sessioncache.flow import Flow, Progress, Transact, unseen
-from sessioncache.hot import draining
+from sessioncache.hot import draining, reading
 from sessioncache.keys import PartitionKeys
 from sessioncache.message import decode, instant
 from sessioncache.op import EDIT, MESSAGE_KINDS, Op
@@ -33,7 +33,7 @@ from sessioncache.store.payloads import changes_of, columns_of, count_of, ends_o
 from sessioncache.store.plan import known_id
 
 PAGE = 500
-# Letters that one script removes: it looks through the whole list for each.
+# Letters that are tried at once, and that one script removes: it looks through the whole list for each.
 TOGETHER = 100
 ID_CHARACTERS = 16
 _CHANGES: dict[str, Callable[[Op], Any]] = {
@@ -225,22 +225,49 @@ def retry(state: State, wanted: Iterable[DeadLetter], progress: Progress = unsee
         StoreUnavailable, Backpressure: what was queued before stays queued.
     """
     total, done, given = 0, 0, _given(wanted)
-    for (_, op_id), some in groupby(given, key=_group):
-        group = list(some)
-        if op_id and (yield from _requeue(state, group)):
-            total += yield from drop(state, group)
-        done += len(group)
+    for groups in _together(given, state.settings.batch_bytes):
+        if groups[0][0].op_id:
+            total += yield from _retry(state, groups)
+        done += sum(map(len, groups))
         progress(done, len(given))
     return total
 
 
-def _requeue(state: State, group: Sequence[DeadLetter]) -> Flow[bool]:
-    found = [ops.parse(one.raw.partition(b"\n")[2]) for one in group]
-    names = [(op.session_id, known_id(op)) for op in found]
+def _together(given: Iterable[DeadLetter], most_bytes: int) -> Iterator[list[list[DeadLetter]]]:
+    """The letters in whole groups, and as many groups of one key as are tried at once; a start alone, garbage apart."""
+    groups: list[list[DeadLetter]] = []
+    count = size = 0
+    for _, some in groupby(given, key=_group):
+        group = list(some)
+        full = count >= TOGETHER or size >= most_bytes
+        if groups and (full or _apart(groups[-1][0], group[0])):
+            yield groups
+            groups, count, size = [], 0, 0
+        groups.append(group)
+        count, size = count + len(group), size + sum(len(one.raw) for one in group)
+    if groups:
+        yield groups
+
+
+def _apart(one: DeadLetter, other: DeadLetter) -> bool:
+    return ops.START in {one.kind, other.kind} or (one.session_key, one.op_id == "") != (
+        other.session_key,
+        other.op_id == "",
+    )
+
+
+def _retry(state: State, groups: Sequence[Sequence[DeadLetter]]) -> Flow[int]:
+    """Queue groups of one key, whole or not at all. The copy that tells where the key stands needs no messages: it goes."""
+    found = [[ops.parse(one.raw.partition(b"\n")[2]) for one in group] for group in groups]
+    names = [(op.session_id, known_id(op)) for group in found for op in group]
     yield Transact(partial(load.forgive, names=names), writes=True)
-    keys = state.keyspace.of(group[0].session_key)
-    elements = [ops.unversioned(op, left) for left, op in zip(reversed(range(len(found))), found, strict=True)]
-    return (yield from hydration.warm(state, keys, lambda: draining.requeue(state, keys, found[0].kind, elements)))
+    keys, kind = state.keyspace.of(groups[0][0].session_key), found[0][0].kind
+    elements = [ops.unversioned(op, len(group) - n) for group in found for n, op in enumerate(group, 1)]
+    queue = partial(draining.requeue, state, keys, kind, elements)
+    if (yield from hydration.warm(state, keys, queue, window=0)):
+        return (yield from drop(state, (one for group in groups for one in group)))
+    yield from reading.evict(state, keys)
+    return 0
 
 
 def _given(letters_: Iterable[DeadLetter]) -> list[DeadLetter]:

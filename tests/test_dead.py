@@ -9,7 +9,7 @@ import pytest
 from contract import contents, said
 from sqlalchemy import create_engine, text
 
-from sessioncache import DeadLetter, InvalidInput, SessionDeleted, SessionMoved, write_behind
+from sessioncache import Backpressure, DeadLetter, InvalidInput, SessionDeleted, SessionMoved, dead, write_behind
 from sessioncache.hot import writing
 from sessioncache.hot.change import Change
 from sessioncache.op import new_op_id
@@ -156,6 +156,57 @@ def test_retrying(some_stack, poisoned):
             assert again.info.title == "poison"
             assert again.append(said("poison"), id="telegram-7")
             assert len(again.history()) == 5
+
+
+def planted(raw, keys, more: tuple[bytes, ...] = ()) -> None:
+    """Make dead letters of everything that is pending."""
+    letters = [b"5 22001 " + KEY.encode() + b"\n" + one for one in (*raw.lrange(keys.pending, 0, -1), *more)]
+    raw.rpush(keys.dead, *letters)
+    raw.delete(keys.pending, keys.dirty, keys.backlog, keys.oldest, keys.meta, keys.history)
+
+
+def test_many_are_tried_at_once(one_stack, monkeypatch):
+    """Of one key, in their order, what was appended at once still together, garbage left; without loading the history."""
+    monkeypatch.setattr(dead, "TOGETHER", 10)
+    with one_stack.cache() as cache, one_stack.raw() as raw:
+        session = cache.open(KEY)
+        session.append(said("first"))
+        cache.flush()
+        keys = cache._state.keyspace.of(KEY)
+        for n in range(40):
+            session.append(said(str(n), f"{n} too") if n % 3 == 0 else said(str(n)))
+        planted(raw, keys, (b"garbage",))
+        before = cache.stats().counters
+        assert cache.retry_dead(cache.dead_letters()) == 54
+        after = cache.stats().counters
+        assert after["hydrations"] - before["hydrations"] <= 6
+        cache.flush()
+        with cold(cache) as again:
+            words = [word for n in range(40) for word in ([str(n), f"{n} too"] if n % 3 == 0 else [str(n)])]
+            assert contents(again.history()) == ["first", *words]
+        assert [one.reason for one in cache.dead_letters()] == ["22001"]
+        assert cache.dead_letters()[0].op_id == ""
+
+
+def test_retrying_without_room(one_stack):
+    """What finds no room stays a letter, whole; with room it is queued."""
+    with one_stack.cache(max_pending=2) as cache, one_stack.raw() as raw:
+        session = cache.open(KEY)
+        keys = cache._state.keyspace.of(KEY)
+        cache.flush()
+        session.append(said("1"))
+        session.append(said("2"))
+        planted(raw, keys)
+        cache.get(KEY).append(said("0"))
+        with pytest.raises(Backpressure):
+            cache.retry_dead(cache.dead_letters())
+        assert len(cache.dead_letters()) == 2
+        assert raw.llen(keys.pending) == 1
+        cache.flush()
+        assert cache.retry_dead(cache.dead_letters()) == 2
+        with cold(cache) as again:
+            assert contents(again.history()) == ["0", "1", "2"]
+        assert cache.dead_letters() == []
 
 
 def test_retrying_a_session(some_stack, poisoned):

@@ -83,7 +83,7 @@ def test_keeping_house_of_one_kind(one_stack, told, tell, monkeypatch):
 def test_dead_letters(one_stack, told, tell, monkeypatch):
     """More of them than one script removes, and than one page holds; their ids tell them apart, on every server."""
     monkeypatch.setattr(dead, "PAGE", 7)
-    monkeypatch.setattr(dead, "TOGETHER", 4)
+    monkeypatch.setattr(dead, "TOGETHER", 3)
     with one_stack.cache() as cache, one_stack.raw() as raw, one_stack.cache() as other:
         session = cache.open("k")
         keys = cache._state.keyspace.of("k")
