@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter, defaultdict
@@ -18,15 +17,17 @@ from statistics import median
 
 import pytest
 import redis
+from click.testing import CliRunner, Result
 from conftest import binary_of
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from servers import RedisServer
-from terminal import COMMAND, OTHER_SCREEN, Terminal
+from terminal import OTHER_SCREEN, Terminal
 from test_workers import workers
 
 from sessioncache import SessionCache, Settings
+from sessioncache.cli.main import cli
 from sessioncache.cli.screen import age, lines, shares, size, speed
 from sessioncache.cli.status import TERMINATED, UNAVAILABLE
 from sessioncache.cli.top import _Store
@@ -370,12 +371,9 @@ def until(condition) -> None:
         time.sleep(0.02)
 
 
-def top(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+def top(settings: Settings, *arguments: str) -> Result:
     """The command in a pipe."""
-    environment = {**os.environ, **as_environment(settings)}
-    return subprocess.run(
-        [*COMMAND, "top", *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    return CliRunner().invoke(cli, ["top", *arguments], env=as_environment(settings))
 
 
 QUICK = ("--interval", "0.2")
@@ -393,8 +391,8 @@ def test_one_picture_for_a_pipe(one_stack):
         with telling(cache):
             done = top(settings, *QUICK, "--json")
         truth = cache.stats()
-        assert (done.returncode, done.stderr) == (0, "")
-        (line,) = done.stdout.splitlines()
+        assert done.exit_code == 0
+        (line,) = done.output.splitlines()
         found = json.loads(line)
         assert found["trouble"] == {}
         assert {name: found["waiting"][name] for name in ("dirty", "pending", "dead")} == {
@@ -406,11 +404,11 @@ def test_one_picture_for_a_pipe(one_stack):
         assert (found["counters"]["appends"], found["counters"]["messages_appended"]) == (40, 80)
         assert [one["pid"] for one in found["processes"]] == [os.getpid()]
         done = top(settings, "--once", *QUICK)
-    assert (done.returncode, done.stderr) == (0, "")
-    rows = re.findall(r"^\d+ +\d+ +\d+ +\d+ B ", done.stdout, re.MULTILINE)
+    assert done.exit_code == 0
+    rows = re.findall(r"^\d+ +\d+ +\d+ +\d+ B ", done.output, re.MULTILINE)
     assert len(rows) == len(found["waiting"]["partitions"])
-    assert "80 ops pending" in done.stdout
-    assert "\x1b" not in done.stdout
+    assert "80 ops pending" in done.output
+    assert "\x1b" not in done.output
 
 
 @contextmanager
@@ -436,8 +434,8 @@ def test_one_picture_while_tiers_are_away(one_stack, tmp_path):
     away = replace(one_stack.settings(report=0.5), redis_url=f"unix://{tmp_path}/none.sock",
                    database_url=f"sqlite:///{tmp_path}/none/a.db")  # fmt: skip
     done = top(away, "--json", *QUICK)
-    assert done.returncode == UNAVAILABLE
-    found = json.loads(done.stdout)
+    assert done.exit_code == UNAVAILABLE
+    found = json.loads(done.output)
     assert (found["redis"], found["waiting"], found["rates"], found["store"]) == (None, None, None, None)
     assert "Redis did not answer" in found["trouble"]["redis"]
     assert "database" in found["trouble"]["store"]
