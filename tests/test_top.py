@@ -475,21 +475,18 @@ def _work(screen: Terminal, settings: Settings) -> None:
     with SessionCache(settings=settings) as cache:
         with writing(cache) as done:
             screen.until(lambda text: figure(text, "appends") > 0)
-            start, before, shown = time.monotonic(), done["appends"], defaultdict(list)
-            for _ in range(25):
-                time.sleep(0.1)
-                for label in ("appends", "messages", "delta reads"):
-                    shown[label].append(figure("\n".join(screen.lines()), label))
-            pace = (done["appends"] - before) / (time.monotonic() - start)
-            for label, each in {"appends": 1, "messages": 2, "delta reads": 1}.items():
-                assert median(shown[label]) == pytest.approx(each * pace, rel=0.5), label
+            found = [compared(screen, done)]
+            while found[-1] != pytest.approx({"appends": 1, "messages": 2, "delta reads": 1}, rel=0.5):
+                assert len(found) < 6, found  # a machine that is busy may hold it up for a while
+                found.append(compared(screen, done))
             screen.shows(rf":{os.getpid()} +server ")
             screen.shows("hit ratio (9[0-9]|100)")
         truth = cache.stats()
         screen.shows(f"   {truth.pending:,} ops pending, [0-9.]+ kB, of {truth.dirty} sessions   overdue [0-9.]+ s")
         screen.until(lambda text: figure(text, "appends") == 0 == figure(text, "messages"))
         with workers(settings, "--processes", "1"):
-            screen.until(lambda text: figure(text, "ops drained") > 0)
+            with writing(cache):  # so that there is something to drain until it was seen
+                screen.until(lambda text: figure(text, "ops drained") > 0)
             screen.shows("   0 ops pending, 0 B, of 0 sessions   overdue 0.0 s")
             stored = cache.stats()
             screen.shows(f"store  up   {stored.sessions} sessions   {stored.messages:,} messages")
@@ -500,6 +497,17 @@ def _work(screen: Terminal, settings: Settings) -> None:
             screen.shows("dead   1 dead letter ")
             raw.delete("sc:{007}:dead")
         screen.shows("dead   0 dead letters ")
+
+
+def compared(screen: Terminal, done: Counter[str]) -> dict[str, float]:
+    """The rates that are shown over some time, each as a multiple of the appends that were made meanwhile."""
+    start, before, shown = time.monotonic(), done["appends"], defaultdict(list)
+    for _ in range(20):
+        time.sleep(0.1)
+        for label in ("appends", "messages", "delta reads"):
+            shown[label].append(figure("\n".join(screen.lines()), label))
+    pace = (done["appends"] - before) / (time.monotonic() - start)
+    return {label: median(figures) / pace for label, figures in shown.items()}
 
 
 @contextmanager
