@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections import Counter, defaultdict
@@ -18,15 +17,17 @@ from statistics import median
 
 import pytest
 import redis
+from click.testing import CliRunner, Result
 from conftest import binary_of
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from servers import RedisServer
-from terminal import COMMAND, OTHER_SCREEN, Terminal
+from terminal import OTHER_SCREEN, Terminal
 from test_workers import workers
 
 from sessioncache import SessionCache, Settings
+from sessioncache.cli.main import cli
 from sessioncache.cli.screen import age, lines, shares, size, speed
 from sessioncache.cli.status import TERMINATED, UNAVAILABLE
 from sessioncache.cli.top import _Store
@@ -370,12 +371,9 @@ def until(condition) -> None:
         time.sleep(0.02)
 
 
-def top(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+def top(settings: Settings, *arguments: str) -> Result:
     """The command in a pipe."""
-    environment = {**os.environ, **as_environment(settings)}
-    return subprocess.run(
-        [*COMMAND, "top", *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    return CliRunner().invoke(cli, ["top", *arguments], env=as_environment(settings))
 
 
 QUICK = ("--interval", "0.2")
@@ -393,8 +391,8 @@ def test_one_picture_for_a_pipe(one_stack):
         with telling(cache):
             done = top(settings, *QUICK, "--json")
         truth = cache.stats()
-        assert (done.returncode, done.stderr) == (0, "")
-        (line,) = done.stdout.splitlines()
+        assert done.exit_code == 0
+        (line,) = done.output.splitlines()
         found = json.loads(line)
         assert found["trouble"] == {}
         assert {name: found["waiting"][name] for name in ("dirty", "pending", "dead")} == {
@@ -406,11 +404,11 @@ def test_one_picture_for_a_pipe(one_stack):
         assert (found["counters"]["appends"], found["counters"]["messages_appended"]) == (40, 80)
         assert [one["pid"] for one in found["processes"]] == [os.getpid()]
         done = top(settings, "--once", *QUICK)
-    assert (done.returncode, done.stderr) == (0, "")
-    rows = re.findall(r"^\d+ +\d+ +\d+ +\d+ B ", done.stdout, re.MULTILINE)
+    assert done.exit_code == 0
+    rows = re.findall(r"^\d+ +\d+ +\d+ +\d+ B ", done.output, re.MULTILINE)
     assert len(rows) == len(found["waiting"]["partitions"])
-    assert "80 ops pending" in done.stdout
-    assert "\x1b" not in done.stdout
+    assert "80 ops pending" in done.output
+    assert "\x1b" not in done.output
 
 
 @contextmanager
@@ -436,8 +434,8 @@ def test_one_picture_while_tiers_are_away(one_stack, tmp_path):
     away = replace(one_stack.settings(report=0.5), redis_url=f"unix://{tmp_path}/none.sock",
                    database_url=f"sqlite:///{tmp_path}/none/a.db")  # fmt: skip
     done = top(away, "--json", *QUICK)
-    assert done.returncode == UNAVAILABLE
-    found = json.loads(done.stdout)
+    assert done.exit_code == UNAVAILABLE
+    found = json.loads(done.output)
     assert (found["redis"], found["waiting"], found["rates"], found["store"]) == (None, None, None, None)
     assert "Redis did not answer" in found["trouble"]["redis"]
     assert "database" in found["trouble"]["store"]
@@ -477,21 +475,18 @@ def _work(screen: Terminal, settings: Settings) -> None:
     with SessionCache(settings=settings) as cache:
         with writing(cache) as done:
             screen.until(lambda text: figure(text, "appends") > 0)
-            start, before, shown = time.monotonic(), done["appends"], defaultdict(list)
-            for _ in range(25):
-                time.sleep(0.1)
-                for label in ("appends", "messages", "delta reads"):
-                    shown[label].append(figure("\n".join(screen.lines()), label))
-            pace = (done["appends"] - before) / (time.monotonic() - start)
-            for label, each in {"appends": 1, "messages": 2, "delta reads": 1}.items():
-                assert median(shown[label]) == pytest.approx(each * pace, rel=0.5), label
+            found = [compared(screen, done)]
+            while found[-1] != pytest.approx({"appends": 1, "messages": 2, "delta reads": 1}, rel=0.5):
+                assert len(found) < 6, found  # a machine that is busy may hold it up for a while
+                found.append(compared(screen, done))
             screen.shows(rf":{os.getpid()} +server ")
             screen.shows("hit ratio (9[0-9]|100)")
         truth = cache.stats()
         screen.shows(f"   {truth.pending:,} ops pending, [0-9.]+ kB, of {truth.dirty} sessions   overdue [0-9.]+ s")
         screen.until(lambda text: figure(text, "appends") == 0 == figure(text, "messages"))
         with workers(settings, "--processes", "1"):
-            screen.until(lambda text: figure(text, "ops drained") > 0)
+            with writing(cache):  # so that there is something to drain until it was seen
+                screen.until(lambda text: figure(text, "ops drained") > 0)
             screen.shows("   0 ops pending, 0 B, of 0 sessions   overdue 0.0 s")
             stored = cache.stats()
             screen.shows(f"store  up   {stored.sessions} sessions   {stored.messages:,} messages")
@@ -502,6 +497,17 @@ def _work(screen: Terminal, settings: Settings) -> None:
             screen.shows("dead   1 dead letter ")
             raw.delete("sc:{007}:dead")
         screen.shows("dead   0 dead letters ")
+
+
+def compared(screen: Terminal, done: Counter[str]) -> dict[str, float]:
+    """The rates that are shown over some time, each as a multiple of the appends that were made meanwhile."""
+    start, before, shown = time.monotonic(), done["appends"], defaultdict(list)
+    for _ in range(20):
+        time.sleep(0.1)
+        for label in ("appends", "messages", "delta reads"):
+            shown[label].append(figure("\n".join(screen.lines()), label))
+    pace = (done["appends"] - before) / (time.monotonic() - start)
+    return {label: median(figures) / pace for label, figures in shown.items()}
 
 
 @contextmanager
