@@ -161,7 +161,7 @@ def test_commands_are_documented():
         assert command.help, path
         assert f"### {path}\n" in text
         options = [one for one in command.params if isinstance(one, click.Option)]
-        assert all(one.help for one in options), path
+        assert all(one.help or one.show_default for one in options), path
 
 
 def test_compose_is_what_the_design_asks_for():
