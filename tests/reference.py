@@ -52,7 +52,7 @@ def _argument(argument: click.Argument) -> str:
 
 def _options(command: click.Command) -> str:
     """The options of a command, as a table; nothing where it has none."""
-    rows = [_row(one) for one in command.params if isinstance(one, click.Option) and not one.hidden and one.help]
+    rows = [_row(one) for one in command.params if isinstance(one, click.Option) and not one.hidden]
     return "".join(["| option | what it is |\n|---|---|\n", *rows]) if rows else ""
 
 
@@ -60,8 +60,8 @@ def _row(option: click.Option) -> str:
     names = ", ".join((*option.opts, *option.secondary_opts))
     value = "" if option.is_flag or option.count else f" {_value(option)}"
     default = option.default if option.show_default else None
-    words = " ".join((option.help or "").split()) + ("" if default is None else f" Without it: `{default}`.")
-    words += " Needed." if option.required else ""
+    said = (option.help, None if default is None else f"Without it: `{default}`.", "Needed." if option.required else None)
+    words = " ".join(" ".join(one.split()) for one in said if one)
     cells = (cell.replace("|", r"\|") for cell in (f"`{names}{value}`", words))
     return f"| {' | '.join(cells)} |\n"
 

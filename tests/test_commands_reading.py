@@ -112,7 +112,10 @@ def test_ls(run, monkeypatch, some_stack):
         assert listed("--archived", "yes") == []
         assert listed("--ended", "yes") == [ENDED]
         assert listed("--ended", "any", "--owner", "carol") == [ENDED, ENDED]
-        assert listed("--all") == [HOT, ODD, EVICTED, ENDED]
+        with monkeypatch.context() as small:
+            small.setattr("sessioncache.cli.reading.LARGEST_PAGE", 2)
+            assert listed("--all") == [HOT, ODD, EVICTED, ENDED]
+            assert len(run("ls", "--all")[1].splitlines()) == 5
         status, printed, more = run("ls", "-n", "3", "--json")
         (cursor,) = re.findall(r"--cursor (\S+)", more)
         assert [one["key"] for one in values(printed)] + listed("-n", "3", "--cursor", cursor) == listed()
@@ -428,9 +431,12 @@ def test_a_closed_pipe(one_stack, arguments):
     with one_stack.cache(**ALONE) as cache:
         cache.open(HOT).append([{"role": "user", "content": "x" * 200} for _ in range(2000)])
         with subprocess_of(cache, *arguments) as process:
-            assert process.stdout.readline().startswith("#")
-            process.stdout.close()
-            assert (process.wait(60), process.stderr.read()) == (FAILED, "")
+            try:
+                assert process.stdout.readline().startswith("#")
+                process.stdout.close()
+                assert (process.wait(60), process.stderr.read()) == (FAILED, "")
+            finally:
+                process.kill()
 
 
 @pytest.mark.parametrize("tier", ["redis", "sql"])

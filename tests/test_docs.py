@@ -160,7 +160,7 @@ def test_commands_are_documented():
         assert command.help, path
         assert f"### {path}\n" in text
         options = [one for one in command.params if isinstance(one, click.Option)]
-        assert all(one.help for one in options), path
+        assert all(one.help or one.show_default for one in options), path
 
 
 def error_tree(root: type = sessioncache.SessionCacheError, indent: str = "") -> str:

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from sentinels import until
 
 from sessioncache import SessionNotFound, StoreUnavailable, inspection
 from sessioncache.flow import Evaluate, Transact, run
@@ -155,6 +156,17 @@ def test_a_key_without_a_session(one_stack):
         cache.open("b").switch(moved)
         cache.flush()
         assert inspected(cache, moved).session_key == "b"
+    with one_stack.cache(**ALONE, prune_after=0.01, hold=0.001) as cache, one_stack.raw() as raw:
+        until(lambda: raw.info("server")["uptime_in_seconds"])  # a Redis that just started may have lost holds
+        cache.open(KEY).append({"content": "1"})
+        ended = cache.get(KEY).session_id
+        cache.flush()
+        until(lambda: cache.keep_house().pruned)
+        cache.flush()
+        one = inspected(cache, KEY)
+        assert (one.session_id, one.info, one.stored.sessions) == (None, None, 1)
+        one = inspected(cache, ended)
+        assert (one.session_id, one.is_current, one.info.end_reason) == (ended, False, "pruned")
 
 
 def test_while_the_store_is_away(one_stack):

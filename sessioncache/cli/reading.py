@@ -131,7 +131,8 @@ def show(name: str, owner: str | None, *, as_json: bool) -> None:
     """Show where a session stands, in Redis and in SQL.
 
     Takes a session key, which wins, or the id of a session, current or ended. It changes nothing: what is not hot stays
-    so, what is pending waits on, and no time to live is lengthened.
+    so, what is pending waits on, and no time to live is lengthened. Dead letters and holds are looked for among the newest
+    1,000 of the partition.
     """
     with connected() as connections:
         found = connections.run(inspection.inspect(connections.state, name, owner))
