@@ -30,6 +30,7 @@ from sessioncache.config import Settings, as_environment
 from sessioncache.metrics import BOUNDS, NAMES
 from sessioncache.migrate import upgrade
 from sessioncache.prometheus import COUNTERS, HISTOGRAMS, NEAR, READS, SYSTEM, Collector
+from sessioncache.reports import fleet
 from workers.endpoint import Endpoint
 
 Samples = dict[str, float]
@@ -98,17 +99,22 @@ def serving(settings: Settings, *command: str) -> Iterator[tuple[Served, list[st
 
 
 def test_a_worker_is_scraped(one_stack):
-    """Its counters are those of what was done, by an independent reader; the gauges those of the whole system."""
+    """Its counters are those of what was done, by an independent reader; the gauges those of the whole system.
+
+    `sessioncache worker` passes everything on, its logs are JSON lines, workers report also when they are idle, and nothing
+    is left of the reports when all has ended.
+    """
     settings = one_stack.settings(lanes=1, report=0.2)
-    with one_stack.cache(lanes=1, report=0.2) as cache, serving(settings) as (served, lines):
+    words = ("worker", "--processes", "1", "--http", "127.0.0.1:0", "--log-format", "json")
+    command = ("-c", "from sessioncache.cli.main import main; main()", *words)
+    with one_stack.cache(lanes=1, report=0) as cache, serving(settings, *command) as (served, lines):
         sessions = [cache.open(f"key {n}") for n in range(3)]
         for session in sessions:
             session.append([{"content": "hidden"}] * 10)
         until(lambda: cache.stats().pending == 0)
         until(lambda: total(served.metrics(), "ops_drained_total") == 33)
-        until(
-            lambda: (found := served.metrics())["sessioncache_processes kind=worker"] == 2 and found["sessioncache_workers"]
-        )
+        until(lambda: served.metrics()["sessioncache_processes kind=worker"] == 2)
+        until(lambda: served.metrics()["sessioncache_workers"] == 1)
         found = served.metrics()
         assert total(found, "transactions_total") == total(found, "drain_seconds_count") > 0
         assert total(found, "batch_ops_sum") == 33
@@ -118,16 +124,27 @@ def test_a_worker_is_scraped(one_stack):
             "pending_ops": 0, "pending_bytes": 0, "dirty_sessions": 0, "oldest_pending_seconds": 0, "dead_letters": 0,
             "workers": 1, "stored_sessions": 3, "stored_messages": 30,
         }  # fmt: skip
+        assert found["sessioncache_processes kind=server"] == 0
         assert (found["sessioncache_tier_up tier=redis"], found["sessioncache_tier_up tier=store"]) == (1, 1)
         assert served.wrong() == set()
         assert served.ask("/livez")[0] == 200
         assert served.ask("/metrics", "HEAD") == (200, "")
-        assert served.ask("/", "GET")[0] == 404
-        assert served.ask("/../metrics", "GET")[0] == 404
+        assert [served.ask(path)[0] for path in ("/", "/../metrics", "/metrics/x")] == [404] * 3
         assert served.ask("/metrics", "POST")[0] == 501
-        everything = served.ask("/metrics")[1] + "".join(lines)
-        assert "hidden" not in everything
-        assert "key 1" not in everything
+        idle = cache._run(fleet(cache._state))
+        until(lambda: min(one.at_ms for one in cache._run(fleet(cache._state))) > max(one.at_ms for one in idle) + 300)
+        everything = served.ask("/metrics")[1]
+        (pid,) = children(served.pid)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: any("starting another" in line for line in lines))
+    told = [json.loads(line) for line in lines]
+    (ended,) = [line for line in told if "starting another" in line["message"]]
+    assert (ended["worker"], ended["reason"], ended["level"]) == (pid, "status -9", "WARNING")
+    assert ended["logger"] == "workers.runtime"
+    assert not [secret for secret in ("hidden", "key 1") if secret in everything + "".join(lines)]
+    with one_stack.raw() as raw:
+        left = [name.decode() for name in raw.keys("sc:process:*")]
+        assert all(f":{pid}:" in name for name in left)  # a process that is killed leaves its report to end by itself
 
 
 @pytest.fixture
@@ -258,31 +275,15 @@ def test_addresses_that_are_none(wrong):
     assert http_address("[::1]:9108") == ("::1", 9108)
 
 
-@pytest.mark.parametrize("module", ["sessioncache.prometheus", "workers"])
-def test_without_the_package(module, one_stack):
-    """The sentence names the extra."""
+def test_without_the_package(one_stack):
+    """The worker ends with a sentence that names the extra."""
     without = "import sys, runpy; sys.modules['prometheus_client'] = None; sys.argv = ['workers', '--http', '127.0.0.1:0']"
-    code = f"{without}; runpy.run_module({module!r}, run_name='__main__')"
+    code = f"{without}; runpy.run_module('workers', run_name='__main__')"
     process = python("-c", code, env={**os.environ, **as_environment(one_stack.settings())}, stderr=-1, text=True)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 1
+    assert "Traceback" not in told
     assert "pip install 'sessioncache[metrics]'" in told
-
-
-def test_the_command_passes_everything_on(one_stack):
-    """`sessioncache worker --http`, with logs as JSON lines, each of which is read; it ends at SIGTERM."""
-    words = ("worker", "--processes", "1", "--http", "127.0.0.1:0", "--log-format", "json")
-    command = ("-c", "from sessioncache.cli.main import main; main()", *words)
-    with serving(one_stack.settings(lanes=1), *command) as (served, lines):
-        assert served.ask("/livez")[0] == 200
-        until(lambda: served.metrics()["sessioncache_workers"] == 1)
-        (pid,) = children(served.pid)
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: any("starting another" in line for line in lines))
-    told = [json.loads(line) for line in lines]
-    (ended,) = [line for line in told if "starting another" in line["message"]]
-    assert (ended["worker"], ended["reason"], ended["level"]) == (pid, "status -9", "WARNING")
-    assert ended["logger"] == "workers.runtime"
 
 
 def exposed(*caches) -> Samples:

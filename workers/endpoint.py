@@ -127,8 +127,10 @@ class _Server(TCPServer):
     def _serve(self, request: socket.socket, client_address: Any) -> None:
         try:
             self.finish_request(request, client_address)
-        except Exception as error:  # noqa: BLE001 - whatever a client does, the next one is served
-            log.debug("a request ended early: %s", type(error).__name__)
+        except OSError as error:
+            log.debug("a client went away: %s", type(error).__name__)
+        except Exception:
+            log.exception("a request could not be answered")
         finally:
             self._open.pop(request, None)
             self.shutdown_request(request)
