@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 from conftest import binary_of, missing
 from proxy import Proxy
-from servers import PostgresServer, RedisServer
+from servers import PostgresServer, RedisServer, free_port
 from sqlalchemy import Engine, create_engine, event, text
-from test_compose import free_port
 from test_runbook import lines
 from test_workers import until
 
