@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from socket import socket
 
 import psycopg
 import redis
@@ -226,6 +227,13 @@ class PostgresServer:
         if self.process is not None:
             self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port of loopback where nobody listens."""
+    with socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def python(*arguments: str, **options: object) -> subprocess.Popen:

@@ -16,7 +16,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socket import socket
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -24,7 +23,7 @@ import pytest
 import yaml
 from conftest import missing
 from jsonschema import Draft202012Validator
-from servers import RedisServer, python
+from servers import RedisServer, free_port, python
 from sqlalchemy.engine import make_url
 from test_runbook import lines
 from test_workers import until
@@ -41,9 +40,9 @@ RUN_BY = {
     ("redis", "command"): "test_redis",
     ("redis", "healthcheck"): "test_redis",
     ("postgres", "healthcheck"): "test_postgres",
-    ("migrate", "command"): "test_workers_on_what_was_migrated",
-    ("workers", "command"): "test_workers_on_what_was_migrated",
-    ("workers", "healthcheck"): "test_workers_on_what_was_migrated",
+    ("migrate", "command"): "test_all_of_it_with_the_demo",
+    ("workers", "command"): "test_all_of_it_with_the_demo",
+    ("workers", "healthcheck"): "test_all_of_it_with_the_demo",
     ("demo", "command"): "test_all_of_it_with_the_demo",
     ("prometheus", "healthcheck"): "test_a_health_check_over_http",
     ("grafana", "healthcheck"): "test_a_health_check_over_http",
@@ -241,12 +240,6 @@ def test_postgres(postgres, tmp_path):
     assert subprocess.run(line, env=nobody, capture_output=True, check=False).returncode != 0
 
 
-def free_port() -> int:
-    with socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def environment_of(service: str, redis_url: str, database_url: str) -> dict[str, str]:
     """What the service is given, with the addresses of this machine."""
     named = services()[service]["environment"]
@@ -286,30 +279,22 @@ def healthy(port: int) -> bool:
     return subprocess.run([sys.executable, *rest], capture_output=True, check=False, timeout=60).returncode == 0
 
 
-needs_endpoint = pytest.mark.skipif(
-    "http" not in {one.name for one in cli.commands["worker"].params}, reason="workers have no endpoint in this version"
-)
-
-
-def migrated(redis_url: str, database_url: str) -> None:
-    done = run("migrate", redis_url, database_url)
-    assert done.returncode == 0, done.stderr
-
-
-@needs_endpoint
-def test_workers_on_what_was_migrated(postgres):
-    """After the migration, workers live as their health check sees it, are ready, and drain; it says when they end."""
+@pytest.mark.long
+def test_all_of_it_with_the_demo(postgres):
+    """Migrated; workers live as their health check sees it, are ready, and serve the demo, which loses nothing."""
     with redis_of_compose() as server:
-        migrated(server.url, postgres.url)
-        with workers_of_compose(server.url, postgres.url) as port, SessionCache.from_url(server.url, postgres.url) as cache:
+        done = run("migrate", server.url, postgres.url)
+        assert done.returncode == 0, done.stderr
+        with workers_of_compose(server.url, postgres.url) as port:
             until(lambda: answers(port, "readyz") == 200)
             (line,) = {one for one in lines() if one.startswith("curl ")}
             program = shutil.which("curl") or missing("curl")
             asked = [program, *line.replace("WORKER:9464", f"127.0.0.1:{port}").split()[1:]]
-            assert subprocess.run(asked, capture_output=True, check=True).stdout
-            cache.open("telegram:dm:42").append({"role": "user", "content": "hello"})
-            until(lambda: cache.stats().messages == 1)
+            assert json.loads(subprocess.run(asked, capture_output=True, check=True).stdout)["ready"]
+            done = run("demo", server.url, postgres.url)
         assert not healthy(port)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every server read back exactly what was written" in done.stdout
 
 
 def answers(port: int, path: str) -> int:
@@ -319,18 +304,6 @@ def answers(port: int, path: str) -> int:
             return reply.status
     except URLError as error:
         return getattr(error, "code", 0)
-
-
-@needs_endpoint
-@pytest.mark.long
-def test_all_of_it_with_the_demo(postgres):
-    """The demo's line against the others: three servers, and nothing is lost."""
-    with redis_of_compose() as server:
-        migrated(server.url, postgres.url)
-        with workers_of_compose(server.url, postgres.url):
-            done = run("demo", server.url, postgres.url)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "every server read back exactly what was written" in done.stdout
 
 
 class Health(BaseHTTPRequestHandler):

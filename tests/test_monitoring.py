@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import promql_parser
 import pytest
 import yaml
+from conftest import binary_of
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 from promql_parser import AggregateExpr, Call, MatrixSelector, SubqueryExpr, VectorSelector
+from servers import RedisServer, free_port
 from test_runbook import sections
+
+from sessioncache import SessionCache, Settings
+from sessioncache.connect import BlockingConnections
+from sessioncache.prometheus import Collector
+from workers.endpoint import Endpoint
 
 ROOT = Path(__file__).parent.parent
 MONITORING = ROOT / "monitoring"
@@ -31,32 +41,50 @@ REDIS_EXPORTER = {
 }
 # Prometheus puts these on every series that it scrapes.
 OF_TARGET = {"instance", "job"}
-VALUES = {"outcome": {"delta", "full", "miss"}, "tier": {"redis", "store"}, "kind": {"server", "worker"}}
 GROWING = ("_total", "_bucket", "_sum", "_count")
 
-COUNTERS = (
-    "appends", "messages_appended", "reads", "hydrations", "hydration_waits", "sql_loads", "sql_pages", "stale_reads",
-    "transactions", "ops_drained", "repeats", "renumbered", "dead_letters", "corrupt_elements", "refused", "backpressure",
-    "retries", "nudges",
-)  # fmt: skip
-HISTOGRAMS = ("append_seconds", "read_seconds", "hydrate_seconds", "drain_seconds", "batch_ops")
-GAUGES = (
-    "near_sessions", "near_bytes", "pending_ops", "pending_bytes", "dirty_sessions", "oldest_pending_seconds",
-    "dead_letters", "workers", "processes", "stored_sessions", "stored_messages", "tier_up",
-)  # fmt: skip
+
+@dataclass
+class Exported:
+    """What can be asked for: the labels of each name, and what stands in those that are not of a process."""
+
+    labels: dict[str, frozenset[str]]
+    values: dict[str, set[str]]
 
 
-@cache
-def exported() -> dict[str, frozenset[str]]:
-    """The names of all samples, with their labels."""
-    names = {f"{name}_total": {"process"} for name in COUNTERS} | {name: set() for name in GAUGES}
-    for name in HISTOGRAMS:
-        names |= {f"{name}_bucket": {"process", "le"}, f"{name}_sum": {"process"}, f"{name}_count": {"process"}}
-    names["reads_total"] = {"process", "outcome"}
-    names["processes"] = {"kind"}
-    names["tier_up"] = {"tier"}
-    ours = {f"sessioncache_{name}": labels for name, labels in names.items()}
-    return {name: frozenset(labels | OF_TARGET) for name, labels in (ours | PROMETHEUS | REDIS_EXPORTER).items()}
+def scrapes(redis_url: str, database_url: str) -> list[str]:
+    """What Prometheus gets from an app server and from a worker."""
+    settings = Settings(redis_url=redis_url, database_url=database_url, http=f"127.0.0.1:{free_port()}")
+    registry, connections = CollectorRegistry(), BlockingConnections(settings, kind="worker")
+    with SessionCache(settings=settings) as cache:
+        cache.open("telegram:dm:42").append({"role": "user", "content": "hello"})
+        registry.register(Collector(cache))
+        endpoint = Endpoint(settings, dict, lambda _told: [connections.reporter.present()])
+        try:
+            with urlopen(f"http://{settings.http}/metrics", timeout=30) as reply:
+                return [generate_latest(registry).decode(), reply.read().decode()]
+        finally:
+            endpoint.close()
+            connections.close()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Exported:
+    """As two scrapes have it, read by Prometheus's own parser; with what Prometheus and redis_exporter add."""
+    store = f"sqlite:///{tmp_path_factory.mktemp('scraped')}/store.db"
+    with closing(RedisServer(binary_of("valkey9")).start()) as server:
+        texts = scrapes(server.url, store)
+    labels: dict[str, set[str]] = {}
+    values: dict[str, set[str]] = {name: set() for name in ("outcome", "tier", "kind")}
+    for sample in (
+        sample for text in texts for family in text_string_to_metric_families(text) for sample in family.samples
+    ):
+        labels.setdefault(sample.name, set()).update(sample.labels)
+        for name in values.keys() & sample.labels.keys():
+            values[name].add(sample.labels[name])
+    assert len(labels) > 40
+    known = labels | PROMETHEUS | REDIS_EXPORTER
+    return Exported({name: frozenset(had | OF_TARGET) for name, had in known.items()}, values)
 
 
 def plain(expression: str) -> str:
@@ -94,6 +122,7 @@ def series(expression: Any) -> list[VectorSelector]:
 class Critic:
     """Says what is wrong with a query."""
 
+    exported: Exported
     wrong: list[str] = field(default_factory=list)
 
     def read(self, expression: str) -> list[str]:
@@ -117,19 +146,19 @@ class Critic:
             self.wrong.append(what)
 
     def _selector(self, one: VectorSelector) -> None:
-        if one.name not in exported():
+        if one.name not in self.exported.labels:
             self.wrong.append(f"nobody exports {one.name}")
             return
         for matcher in one.matchers.matchers:
-            self._see(right=matcher.name in exported()[one.name], what=f"{one.name} has no label {matcher.name}")
-            values = VALUES.get(matcher.name)
+            self._see(right=matcher.name in self.exported.labels[one.name], what=f"{one.name} has no label {matcher.name}")
+            values = self.exported.values.get(matcher.name)
             matching = [value for value in values or () if re.fullmatch(matcher.value, value)]
             self._see(right=values is None or bool(matching), what=f"{matcher.name} is never {matcher.value}")
 
     def _aggregate(self, one: AggregateExpr) -> None:
         wanted = set(one.modifier.labels) if one.modifier else set()
         for selector in series(one.expr):
-            missing = wanted - exported().get(selector.name, frozenset(wanted))
+            missing = wanted - self.exported.labels.get(selector.name, frozenset(wanted))
             self._see(right=not missing, what=f"{selector.name} has no label {missing}")
 
     def _call(self, one: Call) -> None:
@@ -157,9 +186,9 @@ class Critic:
 
 
 @pytest.mark.parametrize(("where", "query"), queries(), ids=lambda text: re.sub(r"\W+", "-", text)[:40])
-def test_every_query_can_be_answered(where, query):
+def test_every_query_can_be_answered(where, query, exported):
     """It parses, and asks for what is exported, by labels that it has."""
-    assert Critic().read(plain(query)) == []
+    assert Critic(exported).read(plain(query)) == []
 
 
 @pytest.mark.parametrize(
@@ -178,12 +207,12 @@ def test_every_query_can_be_answered(where, query):
         ("sum(rate(sessioncache_append_seconds_bucket[5m]))", "without a quantile"),
     ],
 )
-def test_the_critic_sees(query, complaint):
+def test_the_critic_sees(query, complaint, exported):
     """Each kind of mistake."""
-    assert complaint in " ".join(Critic().read(query))
+    assert complaint in " ".join(Critic(exported).read(query))
 
 
-def test_everything_exported_is_used():
+def test_everything_exported_is_used(exported):
     """By the dashboard, every metric of ours; most of them by nobody else."""
     asked = {
         one.name
@@ -191,7 +220,7 @@ def test_everything_exported_is_used():
         for target in panel["targets"]
         for one in series(promql_parser.parse(plain(target["expr"])))
     }
-    ours = {name for name in exported() if name.startswith("sessioncache_")}
+    ours = {name for name in exported.labels if name.startswith("sessioncache_")}
     unused = {name for name in ours - asked if not name.endswith(("_sum", "_count"))}
     assert unused == set()
 
@@ -209,13 +238,13 @@ def test_alerts_are_whole():
         assert "for" in rule or over_time, name
 
 
-def test_summaries_name_labels_that_are_there():
+def test_summaries_name_labels_that_are_there(exported):
     """What the summary quotes of the series is not aggregated away."""
     for name, rule in RULES.items():
         quoted = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
         tree = promql_parser.parse(rule["expr"])
         aggregated = any(isinstance(one, AggregateExpr) for one in parts(tree))
-        assert not quoted or (not aggregated and quoted <= exported()[series(tree)[0].name]), name
+        assert not quoted or (not aggregated and quoted <= exported.labels[series(tree)[0].name]), name
 
 
 def test_every_alert_leads_to_its_section_and_back():
@@ -255,11 +284,11 @@ def test_the_dashboard_is_whole():
         assert {one["uid"] for one in sources} == {"${datasource}"}
 
 
-def test_the_variable_asks_for_what_is_exported():
+def test_the_variable_asks_for_what_is_exported(exported):
     """`label_values` of a metric and a label that it has."""
     (query,) = (one["query"]["query"] for one in DASHBOARD["templating"]["list"] if one["type"] == "query")
     metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", query).groups()
-    assert label in exported()[metric]
+    assert label in exported.labels[metric]
 
 
 def test_legends_name_labels_that_are_left():

@@ -15,11 +15,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 from conftest import binary_of, missing
 from proxy import Proxy
-from servers import PostgresServer, RedisServer
+from servers import PostgresServer, RedisServer, free_port
 from sqlalchemy import Engine, create_engine, event, text
-from test_compose import free_port
 from test_runbook import lines
 from test_workers import until
 
@@ -423,6 +423,29 @@ def test_restore_of_sql_alone(server, tmp_path, request):
     assert histories(settings) == {key: ["saved", "waiting"] for key in KEYS}
     with SessionCache(settings=settings) as cache:
         assert [letter.reason for letter in cache.dead_letters()] == ["session_missing"]
+
+
+# A leak of keys, and damage.
+
+
+def test_a_log_that_no_index_names(server, tmp_path):
+    """A dirty index was moved away: its log is drained by key. A hot copy that was made persistent goes with `evict`."""
+    one = server()
+    settings = settings_of(one.url, f"sqlite:///{tmp_path}/store.db")
+    machine = Machine(tmp_path, settings, OLD=one)
+    with SessionCache(settings=settings) as cache, redis.Redis.from_url(one.url) as raw:
+        cache.open("telegram:dm:42").append({"role": "user", "content": "hello"})
+        (dirty,) = raw.scan_iter("sc:*:dirty")
+        machine.run(typed("redis-cli RENAME").replace("sc:{020}:dirty", dirty.decode()))
+        machine.run("sessioncache flush")
+        assert cache.stats().messages == 0
+        machine.run(typed("sessioncache flush KEY").replace("KEY", "telegram:dm:42"))
+        assert cache.stats().messages == 1
+        assert not list(raw.scan_iter("sc:*:pending:*"))
+        (meta,) = raw.scan_iter("sc:*:meta:*")
+        raw.persist(meta)
+        machine.run("sessioncache evict telegram:dm:42")
+        assert not list(raw.scan_iter("sc:*:telegram:dm:42"))
 
 
 # Erasing.
