@@ -33,7 +33,8 @@ KEY, CALM, EVICTED = "telegram:dm:42", "telegram:dm:43", "telegram:dm:44"
 LASTING = {
     "wake": 600.0,
     "hold": 600.0,
-    "slice": 60.0,
+    "slice": 600.0,
+    "ttl_jitter": 0.0,
     "report": 1.0,
     "queue": "sessioncache",
     "lanes": 4,
