@@ -33,8 +33,8 @@ from sessioncache.cli.status import TERMINATED, UNAVAILABLE
 from sessioncache.cli.top import _Store
 from sessioncache.config import as_environment
 from sessioncache.connect import BlockingConnections
-from sessioncache.errors import StoreUnavailable
-from sessioncache.flow import run
+from sessioncache.errors import HotTierUnavailable, StoreUnavailable
+from sessioncache.flow import Apart, run
 from sessioncache.keys import Keyspace
 from sessioncache.metrics import NAMES
 from sessioncache.ops import PartitionBacklog
@@ -331,6 +331,30 @@ def test_what_is_away_is_told_of_by_itself(one_stack, tmp_path):
     assert "64 partitions" in seen.trouble["backlog"]
     seen = look(replace(one_stack.settings(), redis_url=away, queue_url=one_stack.redis_url))
     assert (set(seen.trouble), seen.hot, seen.backlogs, seen.reports, seen.workers) == ({"redis"}, None, None, None, [])
+
+
+@pytest.mark.parametrize("answered", range(5))
+def test_whatever_fails_in_a_look_is_told(one_stack, answered):
+    """Redis goes away after so many answers: it is not asked for more, and nothing is raised; the queue is apart."""
+    with one_stack.cache() as cache:
+        cache.open("k")
+    connections, asked = BlockingConnections(one_stack.settings(timeout=0.5, redis_timeout=0.5)), []
+
+    def perform(request):
+        asked.append(type(request))
+        if len(asked) > answered and not isinstance(request, Apart):
+            raise HotTierUnavailable("It went away.")
+        return connections.driver.perform(request)
+
+    seen = run(sample(connections.state), perform)
+    connections.close()
+    assert seen.workers == []
+    assert asked[-1] is Apart
+    if answered < 4:
+        assert (seen.trouble, seen.hot, seen.reports) == ({"redis": "It went away."}, None, None)
+        assert len(asked) == answered + 2
+    else:
+        assert (seen.trouble, len(asked)) == ({}, 5)
 
 
 class _Hanging:
