@@ -34,6 +34,8 @@ from sessioncache.watch import Stored, sample, stored
 PAUSES, LONGEST, SLOW = 20, 60.0, 2.0
 # How often processes are taken to report, in seconds, where the settings of this command say never.
 REPORT = 5.0
+# For how long, in seconds, a single picture waits for reports at most.
+PATIENCE = 10.0
 # How often a second the screen is drawn anew, so that it follows the size of its terminal.
 DRAWN = 4
 
@@ -113,7 +115,7 @@ def top(interval: float, *, once: bool, as_json: bool) -> None:
 
 
 def _print_once(watch: _Watch, store: _Store, console: Console, interval: float, *, as_json: bool) -> None:
-    wait = max(interval, watch.period)
+    wait = max(interval, min(watch.period, PATIENCE))
     store.ask()
     watch.look()
     time.sleep(wait)
