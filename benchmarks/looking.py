@@ -1,4 +1,4 @@
-"""What it costs Redis to be looked at: one refresh of `top`, one `stats`, one `doctor`, one scrape of the metrics.
+"""What it costs Redis to be looked at: one refresh of `top`, one `stats`, one `doctor`, one scrape of a worker's endpoint.
 
     PYTHONPATH=tests python benchmarks/looking.py [--sessions N] [--partitions N] [--repeat N]
 
@@ -27,6 +27,8 @@ from sessioncache import SessionCache, Settings
 from sessioncache.connect import BlockingConnections
 from sessioncache.flow import run
 from sessioncache.watch import sample
+from workers import probe as probing
+from workers.probe import Probe
 
 
 @dataclass
@@ -39,12 +41,13 @@ class Cost:
     took: list[float]
 
 
-def looks(connections: BlockingConnections, cache: SessionCache) -> dict[str, Callable[[], Any]]:
+def looks(connections: BlockingConnections, cache: SessionCache, probe: Probe) -> dict[str, Callable[[], Any]]:
     """What is measured, by name."""
     return {
         "top": lambda: run(sample(connections.state), connections.driver.perform),
         "stats": cache.stats,
         "doctor": cache.doctor,
+        "scrape": probe.look,
     }
 
 
@@ -84,14 +87,16 @@ def main() -> None:
             redis_url=server.url, database_url=f"sqlite:///{directory}/a.db", partitions=asked.partitions,
             lanes=min(4, asked.partitions), job="nowhere.to_be_found",
         )  # fmt: skip
-        connections = BlockingConnections(settings)
+        probing.SHARED_SECONDS = 0.0  # so that each scrape is a look of its own
+        connections, probe = BlockingConnections(settings), Probe(settings)
         with SessionCache(settings=settings) as cache:
             for number in range(asked.sessions):
                 cache.open(f"bench:{number}").append({"role": "user", "content": "What was said."})
-            for name, look in looks(connections, cache).items():
+            for name, look in looks(connections, cache, probe).items():
                 found = cost(raw, look, asked.repeat)
                 figures = (found.commands_ms, found.thread_ms, statistics.median(found.took), max(found.took))
                 table.add_row(name, f"{found.commands:,.0f}", *(f"{one:.2f}" for one in figures))
+        probe.close()
         connections.close()
     server.close()
     Console().print(table)

@@ -48,7 +48,7 @@ class Process:
         kind: ``server`` or ``worker``.
         age: seconds since it started.
         silent: seconds since its last report; one that has nothing to do is silent.
-        rates: what it does per second, by the name of the counter.
+        rates: what it does per second, by the name of the counter; None where it was not seen for long enough.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Process:
     version: str
     age: float
     silent: float
-    rates: dict[str, float]
+    rates: dict[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ class Picture:
 
     Attributes:
         prefix: that of the settings.
-        rates: what all processes do per second, by the name of the counter; the names are in `sessioncache.metrics`.
+        rates: what all processes do per second that were seen for long enough, by the name of the counter; the names are
+            in `sessioncache.metrics`.
         counters: what the processes that are there did since they started.
         hit_ratio: the share of reads that found a hot copy, of ``rates``; None where nobody reads.
         processes: the busiest first.
@@ -93,16 +94,16 @@ def picture(
     told = sample.reports is not None
     present = [followed[report.name] for report in sample.reports or []]
     processes = [_process(one, sample.at_ms, period) for one in present]
-    speeds = {name: sum(one.rates[name] for one in processes) for name in NAMES}
+    speeds = _speeds(processes) if told else None
     return Picture(
         at=instant(sample.at_ms),
         prefix=prefix,
         redis=sample.hot,
         store=store if isinstance(store, Stored) else None,
         waiting=None if sample.backlogs is None else _waiting(sample.backlogs),
-        rates=speeds if told else None,
+        rates=speeds,
         counters=_counters(one.newest for one in present) if told else None,
-        hit_ratio=hit_ratio(speeds) if told else None,
+        hit_ratio=None if speeds is None else hit_ratio(speeds),
         processes=sorted(processes, key=_idleness) if told else None,
         workers=sample.workers,
         trouble=sample.trouble | ({STORE: store} if isinstance(store, str) else {}),
@@ -136,8 +137,13 @@ def _process(process: Followed, now_ms: int, period: float) -> Process:
     )
 
 
+def _speeds(processes: list[Process]) -> dict[str, float] | None:
+    known = [one.rates for one in processes if one.rates is not None]
+    return {name: sum(rates[name] for rates in known) for name in NAMES} if known or not processes else None
+
+
 def _idleness(process: Process) -> tuple[float, str, str, int]:
-    return (-sum(process.rates.values()), process.kind, process.host, process.pid)
+    return (-sum((process.rates or {}).values()), process.kind, process.host, process.pid)
 
 
 def _counters(reports: Iterable[Report]) -> dict[str, int]:

@@ -53,11 +53,13 @@ def _beginning(report: Report, period: float) -> Report | None:
     return replace(report, at_ms=report.started_ms, counters={})
 
 
-def rates(process: Followed, now_ms: int, period: float) -> dict[str, float]:
-    """What a process does per second, by the name of the counter."""
+def rates(process: Followed, now_ms: int, period: float) -> dict[str, float] | None:
+    """What a process does per second, by the name of the counter; None until it has reported twice."""
     newest, older = process.newest, process.older
-    if older is None or now_ms - newest.at_ms > OVERDUE * period * 1000:
+    if now_ms - newest.at_ms > OVERDUE * period * 1000:
         return dict.fromkeys(NAMES, 0.0)
+    if older is None:
+        return None
     seconds = (newest.at_ms - older.at_ms) / 1000
     over = period if seconds > IDLE * period else seconds
     grown = {name: _grown(older.counters.get(name, 0), newest.counters.get(name, 0)) for name in NAMES}

@@ -33,8 +33,8 @@ from sessioncache.cli.status import TERMINATED, UNAVAILABLE
 from sessioncache.cli.top import _Store
 from sessioncache.config import as_environment
 from sessioncache.connect import BlockingConnections
-from sessioncache.errors import StoreUnavailable
-from sessioncache.flow import run
+from sessioncache.errors import HotTierUnavailable, StoreUnavailable
+from sessioncache.flow import Apart, run
 from sessioncache.keys import Keyspace
 from sessioncache.metrics import NAMES
 from sessioncache.ops import PartitionBacklog
@@ -55,7 +55,7 @@ def report(at: float, *, name: str = "web-1:4711:a1", kind: str = "server", star
     return Report(name, kind, host, int(pid), NOON + int(started * 1000), NOON + int(at * 1000), "0.1.0", counters, {})
 
 
-def speeds(*reports: Report, at: float, period: float = PERIOD) -> dict[str, float]:
+def speeds(*reports: Report, at: float, period: float = PERIOD) -> dict[str, float] | None:
     """What a process does per second at a time, after these reports were seen one after the other."""
     known = {}
     for one in reports:
@@ -73,18 +73,32 @@ def test_a_rate_is_what_was_counted_between_the_last_two_reports():
 @pytest.mark.parametrize(
     ("seen", "at", "appends"),
     [
-        ([report(0, appends=100)], 1, 0),  # seen once: nobody knows when it counted
         ([report(5, started=0, appends=100)], 6, 20),  # seen once, but it began then
         ([report(0, appends=100), report(5, appends=30)], 6, 6),  # counters that went down began anew
         ([report(0, appends=100), report(60, appends=200)], 61, 20),  # idle for a while, then busy for one period
         ([report(0, appends=100), report(5, appends=200)], 17, 20),  # the next report may still come
         ([report(0, appends=100), report(5, appends=200)], 18, 0),  # it does not: nothing happens there any more
-        ([report(0, appends=100), report(0, appends=200)], 1, 0),  # the same report
+        ([report(0, appends=100)], 18, 0),  # silent since it was first seen
         ([report(0), report(5, appends=200)], 6, 40),  # a counter that a report lacks is 0
     ],
 )
 def test_what_a_process_does_per_second(seen, at, appends):
     assert speeds(*seen, at=at)["appends"] == pytest.approx(appends)
+
+
+def test_what_was_seen_once_tells_no_rate():
+    """Nobody knows when it was counted; nor from the same report again. Of a fleet, those count that are known."""
+    first, second = report(0, appends=100), report(5, appends=150)
+    assert speeds(first, at=1) is None
+    assert speeds(first, first, at=1) is None
+    found = drawn(follow({}, [first], PERIOD), [first], 1)
+    assert (found.rates, found.hit_ratio, found.counters["appends"], found.processes[0].rates) == (None, None, 100, None)
+    text = [line.plain for line in lines(found, 2.0, 80)]
+    assert "hit ratio ?" in "".join(text)
+    assert text[-1].split()[-3:] == ["?", "?", "?"]
+    other = report(5, name="web-2:1:b", appends=1)
+    assert drawn(follow(follow({}, [first], PERIOD), [second, other], PERIOD), [second, other], 6).rates["appends"] == 10
+    assert drawn({}, [], 6).rates["appends"] == 0
 
 
 @hypothesis_settings(max_examples=50)
@@ -96,7 +110,7 @@ def test_no_rate_is_below_zero(told, period):
     """Whatever reports say, and in whatever order they come."""
     seen = [report(at / 1000, **counters) for at, counters in told]
     for at in (0, 15, 60):
-        assert all(0 <= rate < float("inf") for rate in speeds(*seen, at=at, period=period).values())
+        assert all(0 <= rate < float("inf") for rate in (speeds(*seen, at=at, period=period) or {}).values())
 
 
 def test_processes_that_vanished_count_no_more():
@@ -333,6 +347,30 @@ def test_what_is_away_is_told_of_by_itself(one_stack, tmp_path):
     assert (set(seen.trouble), seen.hot, seen.backlogs, seen.reports, seen.workers) == ({"redis"}, None, None, None, [])
 
 
+@pytest.mark.parametrize("answered", range(5))
+def test_whatever_fails_in_a_look_is_told(one_stack, answered):
+    """Redis goes away after so many answers: it is not asked for more, and nothing is raised; the queue is apart."""
+    with one_stack.cache() as cache:
+        cache.open("k")
+    connections, asked = BlockingConnections(one_stack.settings(timeout=0.5, redis_timeout=0.5)), []
+
+    def perform(request):
+        asked.append(type(request))
+        if len(asked) > answered and not isinstance(request, Apart):
+            raise HotTierUnavailable("It went away.")
+        return connections.driver.perform(request)
+
+    seen = run(sample(connections.state), perform)
+    connections.close()
+    assert seen.workers == []
+    assert asked[-1] is Apart
+    if answered < 4:
+        assert (seen.trouble, seen.hot, seen.reports) == ({"redis": "It went away."}, None, None)
+        assert len(asked) == answered + 2
+    else:
+        assert (seen.trouble, len(asked)) == ({}, 5)
+
+
 class _Hanging:
     """A store that says nothing until it is let go."""
 
@@ -348,18 +386,21 @@ class _Hanging:
 
 
 def test_a_store_that_hangs_holds_up_nobody(monkeypatch):
-    """It is told of as long as it is silent, then what it said at last."""
+    """It is told of as long as it is silent, then what it said at last; what took long is not asked again soon."""
     monkeypatch.setattr("sessioncache.cli.top.SLOW", 0.1)
     hanging = _Hanging()
     store = _Store(type("Connections", (), {"driver": hanging}), 0.05)
     assert store.said() is None
-    thread = threading.Thread(target=store.ask)
+    pauses = []
+    thread = threading.Thread(target=lambda: pauses.append(store.ask()))
     thread.start()
     until(lambda: str(store.said()).startswith("The database has not answered for"))
     hanging.go.set()
     thread.join()
-    assert store.said() == "It is away."
-    store.ask()
+    assert (store.said(), pauses) == ("It is away.", [0.05])
+    hanging.go.clear()
+    threading.Timer(0.1, hanging.go.set).start()
+    assert store.ask() >= 20 * 0.1
     assert store.said() == Stored(3, 4)
 
 

@@ -204,9 +204,11 @@ def _worker(one: RegisteredWorker) -> str:
 def _process(one: Process) -> str:
     pid = f":{one.pid}"
     name = _fitted(_fitted(one.host, PROCESSES[1] - len(pid)).rstrip() + pid, PROCESSES[1])
-    reads = sum(one.rates[name] for name in ("reads_delta", "reads_full", "misses"))
-    rates = f"{speed(one.rates['appends']):>9} {speed(reads):>8} {speed(one.rates['ops_drained']):>8}"
-    return f"{name} {_fitted(one.kind, 6)} {age(one.age):>8} {age(one.silent):>8} {rates}"
+    appends = reads = drained = UNKNOWN
+    if one.rates is not None:
+        appends, drained = speed(one.rates["appends"]), speed(one.rates["ops_drained"])
+        reads = speed(sum(one.rates[kind] for kind in ("reads_delta", "reads_full", "misses")))
+    return f"{name} {_fitted(one.kind, 6)} {age(one.age):>8} {age(one.silent):>8} {appends:>9} {reads:>8} {drained:>8}"
 
 
 def _fitted(text: str, width: int) -> str:

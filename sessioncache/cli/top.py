@@ -29,10 +29,13 @@ from sessioncache.picture import Picture, picture
 from sessioncache.rates import Followed, follow
 from sessioncache.watch import Stored, sample, stored
 
-# How much longer SQL is left alone than it took to count, and after how many seconds without an answer it is told of.
-PAUSES, SLOW = 20, 2.0
-# Processes that report less often than this are asked for all the same where the settings of this command say never.
+# SQL is left alone for so many times as long as it took to count, and for so many seconds at most; after so many without an
+# answer it is told of.
+PAUSES, LONGEST, SLOW = 20, 60.0, 2.0
+# How often processes are taken to report, in seconds, where the settings of this command say never.
 REPORT = 5.0
+# For how long, in seconds, a single picture waits for reports at most.
+PATIENCE = 10.0
 # How often a second the screen is drawn anew, so that it follows the size of its terminal.
 DRAWN = 4
 
@@ -46,14 +49,15 @@ class _Store:
         self._said: Stored | str | None = None
 
     def ask(self) -> float:
-        """Have it say how it stands, once; how long that took, in seconds."""
-        self._asked = start = time.monotonic()
+        """Have it say how it stands, once; in how many seconds to ask again: soon, where it does not answer."""
+        self._asked, pause = (start := time.monotonic()), self._interval
         try:
             self._said = run(stored(), self._perform)
+            pause = max(pause, min(PAUSES * (time.monotonic() - start), LONGEST))
         except SessionCacheError as error:
             self._said = str(error)
         self._asked = None
-        return time.monotonic() - start
+        return pause
 
     def watch(self) -> None:
         """Ask it again and again, in a thread that ends with the process."""
@@ -61,7 +65,7 @@ class _Store:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(max(self._interval, PAUSES * self.ask()))
+            time.sleep(self.ask())
 
     def said(self) -> Stored | str | None:
         """What it said last, or why it did not; None before it was heard of at all."""
@@ -111,7 +115,7 @@ def top(interval: float, *, once: bool, as_json: bool) -> None:
 
 
 def _print_once(watch: _Watch, store: _Store, console: Console, interval: float, *, as_json: bool) -> None:
-    wait = max(interval, watch.period)
+    wait = max(interval, min(watch.period, PATIENCE))
     store.ask()
     watch.look()
     time.sleep(wait)
