@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from conftest import Stack
 from sqlalchemy import create_engine
 
-from sessioncache import SchemaMismatch, SessionCache, SessionDeleted, SessionNotFound
+from sessioncache import LayoutMismatch, SchemaMismatch, SessionCache, SessionDeleted, SessionNotFound, repartition
 from sessioncache.cli.main import cli
 from sessioncache.config import Settings, as_environment
 
@@ -218,6 +218,28 @@ def test_servers_of_the_first_release_write_what_waits_while_ours_drain(one_stac
         with pytest.raises(Exception, match="max_pending"):
             session.append({"content": "h"})
         assert [one["content"] for one in session.history()] == list("abcdefg")
+
+
+@pytest.mark.parametrize("tier", ["Redis", "The database"])
+def test_a_later_layout_is_refused(some_stack, tier):
+    """At the start, by a server that runs at its next miss, and by a change of partitions; nothing is written."""
+    with some_stack.cache() as running, some_stack.raw() as raw:
+        running.open("k").append({"content": "a"})
+        running.flush()
+        running.evict("k")
+        if tier == "Redis":
+            raw.hset("sc:{000}:layout", "version", 2)
+        else:
+            with running._connections.driver.engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE layout SET version = 2")
+            with pytest.raises(LayoutMismatch, match="The database has layout 2"):
+                running.get("k")
+        before = set(raw.scan_iter("sc:*"))
+        with some_stack.cache() as late, pytest.raises(LayoutMismatch, match=f"{tier} has layout 2, this package writes"):
+            late.open("new")
+        with some_stack.cache() as late, pytest.raises(LayoutMismatch, match=f"{tier} has layout 2"):
+            late._connections.run_apart(repartition.repartition(late._state, 7))
+        assert set(raw.scan_iter("sc:*")) == before
 
 
 def test_the_fixtures_are_of_the_first_schema():

@@ -24,6 +24,7 @@ from sessioncache.message import instant
 from sessioncache.schema import messages, sessions
 from sessioncache.store import routes
 from sessioncache.store.columns import message_row
+from sessioncache.store.layouts import confirm
 from sessioncache.store.place import IMPORTING, RESERVED, forget
 from sessioncache.store.planned import NewMessage, Route
 from sessioncache.store.statements import chunks, insert_unless_there
@@ -87,12 +88,14 @@ class Stored:
     there: set[str]
 
 
-def add(connection: Connection, parts: Sequence[Incoming], now: datetime) -> Stored:
+def add(connection: Connection, parts: Sequence[Incoming], now: datetime, partitions: int) -> Stored:
     """Store sessions, or parts of them. One that stands already is left as it is, unless an import left it unfinished.
 
     Raises:
         TurnLost: a session that goes on here is another import's by now, or was erased; nothing of these was stored.
+        Repartitioning, LayoutMismatch: the hot copies that this makes wrong are elsewhere by now; nothing was stored.
     """
+    confirm(connection, partitions)
     standing, wanted, twice = there(connection, [part.session_id for part in parts if part.first]), [], set()
     begun: set[str] = set()
     for part in parts:

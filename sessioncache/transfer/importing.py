@@ -18,8 +18,6 @@ from functools import partial
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import Connection
-
 from sessioncache import info
 from sessioncache.errors import CorruptLog, StoreRefused, TurnTimeout
 from sessioncache.flow import Flow, Transact
@@ -32,7 +30,6 @@ from sessioncache.state import State
 from sessioncache.store import incoming
 from sessioncache.store.details import titled
 from sessioncache.store.incoming import Incoming, Stored
-from sessioncache.store.layouts import confirm
 from sessioncache.store.planned import NewMessage
 from sessioncache.transfer.found import Damage, FoundMessage, FoundSession
 from sessioncache.write_behind import drain_key
@@ -165,7 +162,9 @@ class _Intake:
         pending = yield from ask(state, tuple(("LLEN", key.pending) for key in keys))
         stopped = yield from self._drain([key for key, ops in zip(keys, pending, strict=True) if ops])
         parts = [part for part in parts if part.session_key not in stopped or not part.last]
-        stored: Stored = yield Transact(partial(_add, parts=parts, partitions=state.settings.partitions), writes=True)
+        stored: Stored = yield Transact(
+            partial(incoming.add, parts=parts, now=datetime.now(UTC), partitions=state.settings.partitions), writes=True
+        )
         yield from ask(state, tuple(("DEL", key.meta, key.history) for key in keys))
         return stored
 
@@ -198,12 +197,6 @@ class _Intake:
         """Let others import."""
         if not self._dry_run:
             yield from leases.exclusive(self.state, self.state.keyspace.importing, self._token, 0)
-
-
-def _add(connection: Connection, parts: list[Incoming], partitions: int) -> Stored:
-    """Add them, unless the hot copies that it makes wrong are elsewhere by now."""
-    confirm(connection, partitions)
-    return incoming.add(connection, parts, datetime.now(UTC))
 
 
 def _first_part(session: FoundSession, token: str) -> Incoming:
