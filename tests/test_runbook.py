@@ -111,26 +111,10 @@ def test_a_wrong_line_is_seen(line):
     assert wrong(line)
 
 
-@pytest.fixture
-def shell(own_server, own_postgres, tmp_path):
-    """Runs a line of the page with bash: redis-cli asks a Redis of the test's own, and psql its PostgreSQL."""
-    client = shutil.which("redis-cli") or missing("redis-cli")
-    server = own_server(appendonly="yes")
-    script = tmp_path / "redis-cli"
-    script.write_text(f'#!/bin/sh\nexec {client} -e -s {server.socket} "$@"\n')
-    script.chmod(0o755)
-    path = f"{tmp_path}:{own_postgres.binaries}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PGHOST": str(own_postgres.directory), "PGUSER": "postgres"}
-    environment |= {"PGDATABASE": own_postgres.TEMPLATE, "REDIS": server.url}
-
-    def run(line: str) -> subprocess.CompletedProcess[str]:
-        command = ["bash", "-o", "pipefail", "-c", line]
-        return subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-
-    run.url = server.url
-    return run
+def run(line: str, directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A line of the page, with bash."""
+    command, full = ["bash", "-o", "pipefail", "-c", line], {**os.environ, **environment}
+    return subprocess.run(command, env=full, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
 
 
 def is_of_a_procedure(line: str) -> bool:
@@ -138,28 +122,34 @@ def is_of_a_procedure(line: str) -> bool:
     return bool(re.search(r" -h (OLD|NEW) | --rdb ", line))
 
 
-def test_lines_for_redis_run(shell, tmp_path):
+def test_lines_for_redis_run(own_server, tmp_path):
     """On a Redis that has a session; what is asked for is there."""
-    with SessionCache.from_url(shell.url, f"sqlite:///{tmp_path}/store.db", queue_url="redis://127.0.0.1:1/0") as cache:
+    client, server = shutil.which("redis-cli") or missing("redis-cli"), own_server(appendonly="yes")
+    script = tmp_path / "redis-cli"
+    script.write_text(f'#!/bin/sh\nexec {client} -e -s {server.socket} "$@"\n')
+    script.chmod(0o755)
+    with SessionCache.from_url(server.url, f"sqlite:///{tmp_path}/store.db", queue_url="redis://127.0.0.1:1/0") as cache:
         cache.open("telegram:dm:42").append({"role": "user", "content": "hello"})
-        with redis.Redis.from_url(shell.url) as raw:
+        with redis.Redis.from_url(server.url) as raw:
             raw.zadd("sc:{020}:dirty", {"other": 1})
         ran = [line for line in beginning("redis-cli") if not is_of_a_procedure(line)]
         assert len(ran) > 20
         for line in ran:
-            done = shell(line)
+            done = run(line, tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
             assert (done.returncode, done.stderr) == (0, ""), line
             assert "ERR" not in done.stdout, line
             silent = any(word in line for word in ("xargs", "GET", "SMEMBERS", "ACL LOG"))
             assert done.stdout.strip() or silent, line
 
 
-def test_lines_for_postgresql_run(shell):
+def test_lines_for_postgresql_run(own_postgres, tmp_path):
     """On a database with our schema."""
+    path = f"{own_postgres.binaries}:{os.environ['PATH']}"
+    place = {"PGHOST": str(own_postgres.directory), "PGUSER": "postgres", "PGDATABASE": own_postgres.TEMPLATE, "PATH": path}
     ran = beginning("psql")
     assert len(ran) >= 3
     for line in ran:
-        done = shell(line)
+        done = run(line, tmp_path, **place)
         assert (done.returncode, done.stderr) == (0, ""), line
 
 
