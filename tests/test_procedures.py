@@ -23,11 +23,11 @@ from sqlalchemy import Engine, create_engine, event, text
 from test_runbook import lines
 from test_workers import until
 
-from sessioncache import HotTierFull, HotTierUnavailable, HydrationTimeout, SessionCache
+from sessioncache import HotTierFull, HotTierUnavailable, HydrationTimeout, SessionCache, StoreUnavailable
 from sessioncache.config import Settings, as_environment
 
 KEYS = [f"telegram:dm:{n}" for n in range(8)]
-AGAIN = (HotTierFull, HotTierUnavailable, HydrationTimeout)
+AGAIN = (HotTierFull, HotTierUnavailable, HydrationTimeout, StoreUnavailable)
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 
