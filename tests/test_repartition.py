@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,6 +40,7 @@ from sessioncache.connect import BlockingConnections
 from sessioncache.drivers import Blocking
 from sessioncache.flow import Command, Evaluate, Transact
 from sessioncache.hot import partitions
+from sessioncache.store import incoming
 
 TOLD = (Repartitioning, LayoutMismatch)
 
@@ -228,6 +230,15 @@ def test_a_redis_of_before_is_brought_along(one_stack):
         change(one_stack, 6, 6)
     with one_stack.cache(partitions=6) as new:
         assert all(texts(new.get(key).history()) == ["a", "b"] for key in keys)
+
+
+def test_an_import_with_the_old_number_stores_nothing(one_stack):
+    """It would leave hot copies as they are that it makes wrong: they are elsewhere by now."""
+    with one_stack.cache(partitions=4) as cache:
+        cache.open("k")
+        change(one_stack, 4, 6)
+        with cache._connections.driver.engine.begin() as connection, pytest.raises(LayoutMismatch):
+            incoming.add(connection, [], datetime.now(UTC), partitions=4)
 
 
 def test_the_command(some_stack, monkeypatch):
