@@ -102,7 +102,8 @@ class Settings:
         report: how often at most a process tells Redis what it counted, for other processes to see, up to 600; 0: never.
         http: where workers serve ``/metrics``, ``/livez`` and ``/readyz``, as ``HOST:PORT``, for the inside network only;
             empty: nowhere.
-        ready_lag: how long an op may wait for the store before ``/readyz`` says that workers are not ready.
+        ready_lag: how long an op may wait for the store before ``/readyz`` says that workers are not ready, and
+            `doctor` that it is late.
         tracing: whether spans of OpenTelemetry are made of appends, reads, hydrations and drains.
         max_connections: Redis connections of one process.
         pool_size: database connections of one process.

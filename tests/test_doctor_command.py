@@ -178,6 +178,7 @@ def test_a_lag_beyond_the_bound(one_stack, settings, monkeypatch):
         clock.forward(seconds=50)
         cache.open("young").append({"content": "b"})
     named(settings, "backlog", "warning", "2 session keys wait for SQL, the first of them for 1", "sessioncache flush")
+    gone(replace(settings, ready_lag=1000.0), "wait for SQL")
     assert run(settings, "flush", "k").status == 0
     gone(settings, "wait for SQL")
 

@@ -18,8 +18,6 @@ from sessioncache.state import State
 OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
 # From this share of maxmemory on it is told of.
 NEARLY_FULL = 0.9
-# Ops that wait for longer, in seconds, are told of: a minute is many sweeps.
-LAG = 60.0
 # Redis's own word for a replica's role.
 REPLICA = "slave"
 TYPES = {"dirty": "zset", "holds": "zset", "dead": "list", "wake": "string", "backlog": "hash", "oldest": "zset"}
@@ -170,10 +168,10 @@ def backlog(state: State) -> Flow[list[Finding]]:
     """What waits for the store, for how long, and what was set aside."""
     partitions = yield from ops.backlogs(state)
     dirty, dead = sum(one.dirty for one in partitions), sum(one.dead for one in partitions)
-    lag = max(max(one.oldest_pending, one.overdue) for one in partitions)
+    lag, bound = max(max(one.oldest_pending, one.overdue) for one in partitions), state.settings.ready_lag
     found = []
-    if lag > LAG:
-        what = f"{dirty} session keys wait for SQL, the first of them for {lag:.0f} s; more than {LAG:.0f} s is late."
+    if lag > bound:
+        what = f"{dirty} session keys wait for SQL, the first of them for {lag:.0f} s, longer than ready_lag ({bound:g} s)."
         found.append(warning("backlog", what, "Start workers; their log names what keeps them; or sessioncache flush."))
     if dead:
         what = f"There are {dead} dead letters: ops that SQL refused, or whose session is gone."

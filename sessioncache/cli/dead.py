@@ -124,17 +124,21 @@ def show(ids: tuple[str, ...], *, as_json: bool) -> None:
     with connected() as connections:
         found = _chosen(connections, wanted)
     for one in found:
-        facts = one.to_dict()
         if as_json:
-            write_json(facts)
-            continue
-        write_facts({name: value for name, value in facts.items() if name not in _CONTENT})
-        for name in _CONTENT:
-            for line in (
-                json.dumps(facts[name], indent=2, ensure_ascii=False).splitlines() if facts[name] is not None else ()
-            ):
-                click.echo(harmless(line))
+            write_json(one.to_dict())
+        else:
+            _write_whole(one)
     _miss(wanted, found)
+
+
+def _write_whole(letter: DeadLetter) -> None:
+    facts = letter.to_dict()
+    write_facts({name: value for name, value in facts.items() if name not in _CONTENT})
+    for name in _CONTENT:
+        if facts[name] is not None:
+            for line in f"{name} {json.dumps(facts[name], indent=2, ensure_ascii=False)}".splitlines():
+                click.echo(harmless(line))
+    click.echo()
 
 
 @dead.command()

@@ -108,8 +108,8 @@ def _ages(settings: Settings, chores: tuple[str, ...], older_than: float | None)
     """How old is old for each chore that is to be done, in seconds."""
     ages = {name: older_than or getattr(settings, _SETTINGS[name]) for name in chores}
     if not any(ages.values()):
-        names = " and ".join(_SETTINGS[name] for name in chores)
-        raise click.UsageError(f"What is old? {names} of the settings: 0, never. Say it by --older-than, like 90d.")
+        names = " and ".join(_SETTINGS[name] for name in chores) + (" are" if len(chores) > 1 else " is")
+        raise click.UsageError(f"By the settings nothing is ever old: {names} 0. Say it by --older-than, like 90d.")
     return {name: age for name, age in ages.items() if age}
 
 
