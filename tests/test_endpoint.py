@@ -250,6 +250,16 @@ def test_clients_that_say_nothing_keep_nobody_waiting(one_stack, monkeypatch):
     with endpoint(one_stack.settings()) as served:
         silent = [socket.create_connection(("127.0.0.1", served.port), timeout=30) for _ in range(70)]
         silent[0].sendall(b"GET /livez HT")
+
+        def ended() -> bool:
+            """Whether it is closed although it goes on, byte by byte."""
+            try:
+                silent[0].sendall(b"T")
+            except OSError:
+                return True
+            return False
+
+        until(ended)
         until(answers)
         for one in silent:
             try:
