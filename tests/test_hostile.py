@@ -287,6 +287,8 @@ def test_a_group_that_does_not_count_down():
 
 
 @given(mutated(b"1790000000000 22001 k\n" + LOGGED[0], b"1790000000000 corrupt k\nx") | garbage)
+@example(b"1790000000000 22001 k\n" + logged(2, ops.APPEND, b"m\n\x81\xa1a\xc4\x00"))
+@example(b"1790000000000 22001 k\n" + logged(2, ops.APPEND, b"m\n\x81\xc4\x00\xa1a"))
 def test_dead_letters(raw):
     """Each is shown, as far as it can be read, and as JSON."""
     found = dead._letter(raw)
