@@ -20,9 +20,29 @@ def unpack(packed: bytes) -> Any:
         ValueError: it holds none.
     """
     try:
-        return msgpack.unpackb(packed, max_bin_len=0, max_ext_len=0, ext_hook=_no_extension)
+        found = msgpack.unpackb(packed, max_bin_len=0, max_ext_len=0, ext_hook=_no_extension)
     except (ValueError, msgpack.UnpackException, TypeError, OverflowError, MemoryError, RecursionError):
         raise ValueError("no msgpack of a JSON value") from None
+    if any(one in packed for one in _NO_BYTES) and _holds_bytes(found):
+        raise ValueError("no msgpack of a JSON value")
+    return found
+
+
+# How msgpack writes binary data of no length, which its limits let pass.
+_NO_BYTES = (b"\xc4\x00", b"\xc5\x00\x00", b"\xc6\x00\x00\x00\x00")
+
+
+def _holds_bytes(value: Any) -> bool:
+    rest = [value]
+    while rest:
+        one = rest.pop()
+        if type(one) is bytes:
+            return True
+        if type(one) is dict:
+            rest += [*one, *one.values()]
+        elif type(one) is list:
+            rest += one
+    return False
 
 
 def _no_extension(_code: int, _data: bytes) -> None:

@@ -355,6 +355,21 @@ def test_following_a_key(one_stack, monkeypatch):
         assert said[2:] == ["The key has no session now."]
 
 
+def test_following_a_session_without_messages(one_stack, monkeypatch):
+    """What was said in earlier sessions of the key is not printed when this one ends."""
+    seen = []
+    monkeypatch.setattr("sessioncache.cli.live._say", lambda _sentence: None)
+    with one_stack.cache(**ALONE) as cache, one_stack.cache(**ALONE) as other:
+        cache.open(HOT).append([{"content": "long ago"}])
+        cache.get(HOT).reset()
+        tail = _Tail(other._connections, HOT, None, lambda _id, record: seen.append(record.data["content"]))
+        tail.begin(5)
+        cache.get(HOT).append({"content": "last words"})
+        cache.get(HOT).reset().append({"content": "new"})
+        tail.go_on()
+        assert seen == ["last words", "new"]
+
+
 def test_following_carries_what_is_new(one_stack):
     """A poll reads the near copy's difference, and a long history is not read again."""
     with one_stack.cache(**ALONE) as cache, one_stack.cache(**ALONE) as other:

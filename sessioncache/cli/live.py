@@ -66,14 +66,15 @@ class _Tail:
     owner: str | None
     write: Callable[[str, Record], None]
     session_id: str = ""
-    last: int = -1
+    last: int = 0
     trouble: bool = False
 
     def begin(self, limit: int) -> None:
         """Print the newest messages."""
-        self.session_id, found = self._newest(max(limit, 1))
+        flow = inspection.newest(self.connections.state, self.session_key, self.owner, max(limit, 1))
+        info, found = self.connections.run(flow)
+        self.session_id, self.last = info.session_id, info.version or 0  # what came before has a lower seq, or this one
         self._print(self.session_id, list(found[len(found) - limit :]) if limit else [])
-        self.last = found[-1].seq if found else -1
 
     def go_on(self) -> None:
         """Print what came since."""
