@@ -32,6 +32,7 @@ from sessioncache.cli.main import cli
 from sessioncache.cli.status import DONE, FAILED, UNHEALTHY
 from sessioncache.config import as_environment
 from sessioncache.errors import HotTierRefused
+from sessioncache.hot import partitions
 from sessioncache.hot.server import server_facts
 from sessioncache.keys import Keyspace, check_session_key
 from sessioncache.scripts import LEASE
@@ -423,6 +424,12 @@ def test_what_waits_by_partition_and_lane(shown):
     shown.cache.flush()
     assert shown("sc_dirty") == ["nothing waits"]
     assert {line.split("  ")[-1] for line in shown("sc_lanes")} == {"nothing waits"}
+
+
+def test_a_change_of_partitions_is_shown(shown):
+    """While it lasts, or was broken off."""
+    shown.raw.hset("sc:{000}:layout", partitions.MOVING_TO, 96)
+    assert shown("sc_summary")[1] == "moving        to 96 partitions: `sessioncache repartition` ends it"
 
 
 def test_a_backlog_that_is_not_counted(shown):

@@ -39,6 +39,8 @@ local function summary(keys)
     sum_up(sum, one)
   end
   fact(lines, 'partitions', string.format('%d, %d of them dirty', last - first + 1, dirty))
+  local moving_to = last > first and redis.call('HGET', named(prefix, 0, 'layout'), 'moving_to')
+  if moving_to then fact(lines, 'moving', 'to ' .. plain(moving_to) .. ' partitions: `sessioncache repartition` ends it') end
   fact(lines, 'session keys', string.format('%d wait for SQL', sum.dirty))
   fact(lines, 'pending', string.format('%.0f ops, %s', sum.ops, bytes_of(sum.bytes)))
   fact(lines, 'oldest', sum.dirty > 0 and 'waits for ' .. lasting(sum.age) or 'nothing waits')
