@@ -39,13 +39,20 @@ class Done:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def run(settings: Settings, *arguments: object) -> Done:
-    """Run a command here; there is no terminal."""
+class Typed(io.StringIO):
+    """What somebody types on a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def run(settings: Settings, *arguments: object, typed: str | None = None) -> Done:
+    """Run a command here; there is no terminal, unless something is typed."""
     out, err, before = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     with (
         mock.patch.dict(os.environ, as_environment(settings)),
         mock.patch.object(sys, "argv", ["sessioncache", *map(str, arguments)]),
-        mock.patch.object(sys, "stdin", io.StringIO()),
+        mock.patch.object(sys, "stdin", io.StringIO() if typed is None else Typed(typed)),
         redirect_stdout(out),
         redirect_stderr(err),
     ):

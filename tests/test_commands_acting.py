@@ -352,16 +352,14 @@ def test_on_a_terminal_it_asks(letters, settings):
     """An answer of no, the wrong name: nothing is done. Yes, and the right name: it is."""
     letters.open("alice", owner="alice").append(said("1"))
     letters.flush()
-    with on_terminal(settings, "dead", "drop", "--all") as terminal:
-        terminal.wait_for("Drop 4 dead letters for good? [y/N]: ")
-        terminal.type("n\n")
-        assert terminal.status() == INTERRUPTED
+    refused = run(settings, "dead", "drop", "--all", typed="n\n")
+    assert (refused.status, refused.out) == (INTERRUPTED, "")
+    assert "Drop 4 dead letters for good? [y/N]: " in refused.err
     assert len(letters.dead_letters()) == 4
-    with on_terminal(settings, "delete-owner", "alice") as terminal:
-        terminal.wait_for("Type the owner's name again: ")
-        terminal.type("bob\n")
-        terminal.wait_for("nothing was done")
-        assert terminal.status() == INTERRUPTED
+    assert run(settings, "dead", "drop", "--key", "b", typed="y\n").status == 0
+    assert len(letters.dead_letters()) == 3
+    refused = run(settings, "delete-owner", "alice", typed="bob\n")
+    assert (refused.status, "nothing was done" in refused.err) == (INTERRUPTED, True)
     assert letters.count(owner="alice") == 1
     with on_terminal(settings, "delete-owner", "alice") as terminal:
         terminal.wait_for("Type the owner's name again: ")
@@ -372,10 +370,13 @@ def test_on_a_terminal_it_asks(letters, settings):
     assert letters.count(owner="alice") == 0
 
 
-@pytest.mark.parametrize(("arguments", "title"), [(["flush"], "flushing"), (["delete-owner", "o", "--yes"], "erasing")])
+@pytest.mark.parametrize(
+    ("arguments", "title"),
+    [(["flush"], "flushing"), pytest.param(["delete-owner", "o", "--yes"], "erasing", marks=pytest.mark.long)],
+)
 def test_interrupted_in_the_middle(one_stack, arguments, title):
     """A bar while it lasts; Ctrl-C ends it, without a traceback; given again it does the rest, and all is there once."""
-    count = 100
+    count = 150
     with one_stack.cache() as cache, closing(connect(one_stack.database_url.removeprefix("sqlite:///"), 30)) as other:
         for n in range(count):
             cache.open(f"k{n}", owner="o").append(said("1"))
