@@ -100,8 +100,8 @@ class Stack:
     database_url: str
 
     def settings(self, **changes: object) -> Settings:
-        """Settings for it, quick enough for tests."""
-        quick = {"linger": 0.1, "sweep": 0.5, "hydration_timeout": 8.0}
+        """Settings for it, quick enough for tests, where no report comes that nobody asked for."""
+        quick = {"linger": 0.1, "sweep": 0.5, "hydration_timeout": 8.0, "report": 600.0}
         return Settings(redis_url=self.redis_url, database_url=self.database_url, **{**quick, **changes})
 
     def cache(self, **changes: object) -> SessionCache:
