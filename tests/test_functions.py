@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -400,7 +401,7 @@ def test_what_waits_by_partition_and_lane(shown):
         shown.cache.open(f"k{n}").append({"content": "x" * n})
     stats, space = shown.cache.stats(), shown.cache._state.keyspace
     keys = space.of("k7")
-    shown.raw.zadd(keys.oldest, {"k7": time.time() * 1000 - 3_720_000})
+    shown.raw.zadd(keys.oldest, {"k7": time.time() * 1000 - 3_750_000})
     summary = {line[:13].strip(): line[14:] for line in shown("sc_summary")}
     dirty = {space.partition_of(key) for key in [KEY, *(f"k{n}" for n in range(12))]}
     assert summary["partitions"] == f"64, {len(dirty)} of them dirty"
@@ -447,12 +448,12 @@ def test_a_backlog_that_is_not_counted(shown):
 def test_dead_letters_are_shown(shown):
     """Reason, age, kind, session key, op; garbage too."""
     keys = shown.keys()
-    at = int(time.time() * 1000) - 65_000
+    at = int(time.time() * 1000) - 90_000
     shown.raw.rpush(keys.dead, b"%d 22001 %b\n7 AAAAAAAAAAAAAAAA 0 %d append s1\nm\nx" % (at, KEY.encode(), at), b"\xff")
     found = shown("sc_dead")
     assert found[0].startswith(f"{keys.partition:03d}  ?  ")
     assert found[1].split("  ")[:2] == [f"{keys.partition:03d}", "22001"]
-    assert "1 min 5 s ago" in found[1]
+    assert re.search(r"  1 min \d+ s ago  ", found[1])
     assert found[1].endswith(f"append  {KEY}  op AAAAAAAAAAAAAAAA of session s1")
     assert shown("sc_dead", 1)[1:] == ["and 1 more"]
     assert shown("sc_dead", keys=("sc:{021}:dead",)) == ["there is none"]
