@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# With what builds the documentation and looks at the code, too.
+TOOLS := .venv/.tools
 
 .PHONY: test test-long test-oldest soak demo bench docs lint types format check clean
 
@@ -25,7 +27,7 @@ test-oldest: .venv-oldest/.ready
 
 # Builds the site of docs/ into build/site, any warning an error; runs every Python example, and sees that what is named exists.
 # The variable quiets a notice of the theme about its successor. With --quiet warnings would not count.
-docs: $(READY)
+docs: $(TOOLS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python -m pytest tests/test_docs.py -n 0
 
@@ -41,14 +43,14 @@ bench: $(READY)
 	PYTHONPATH=tests $(BIN)/python benchmarks/looking.py
 	$(if $(BENCH_OUTAGE),PYTHONPATH=tests $(BIN)/python benchmarks/outage.py --seconds $(BENCH_OUTAGE))
 
-lint: $(READY)
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(TOOLS)
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -64,5 +66,9 @@ clean:
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(TOOLS): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $(READY)
+	touch $@
