@@ -82,9 +82,9 @@ def test_a_call_that_waits_for_a_hydration_misses_once(one_stack):
         assert after["misses"] - before["misses"] == 1
 
 
-def test_a_process_reports_what_it_counted(some_stack):
+def test_a_process_reports_what_it_counted(one_stack):
     """Another one reads it; where nothing is new, nothing is told; whoever closes takes it back, index and all."""
-    with some_stack.cache(report=0.2) as cache, some_stack.cache(report=0) as watcher, some_stack.raw() as raw:
+    with one_stack.cache(report=0.2) as cache, one_stack.cache(report=0) as watcher, one_stack.raw() as raw:
         cache.open("dm:1").append([{"content": "hidden"}, {"content": "b"}])
         until(lambda: any(one.counters["appends"] for one in reports(watcher)))
         (found,) = reports(watcher)
@@ -99,11 +99,11 @@ def test_a_process_reports_what_it_counted(some_stack):
         assert 0 < raw.pttl("sc:processes") <= 3_600_000
         assert raw.zscore("sc:processes", found.name) == found.at_ms
         text = raw.get(key).decode()
-        assert not any(word in text for word in ("hidden", "dm:1", *some_stack.redis_url.split("/")[-1:]))
+        assert not any(word in text for word in ("hidden", "dm:1", *one_stack.redis_url.split("/")[-1:]))
         until(lambda: not raw.exists(key))  # nothing is new
         cache.get("dm:1").history()
         until(lambda: reports(watcher))
-    with some_stack.raw() as raw:
+    with one_stack.raw() as raw:
         assert raw.keys("sc:process*") == []
         assert reporters() == []
 
