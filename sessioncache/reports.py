@@ -5,7 +5,7 @@ A report is JSON under a key of its own that ends by itself a few reports after 
 where it counted something since. A process that closes takes its report back.
 
 Guarantee: reports are written from a thread of their own, over a connection of their own, after the first interval at the
-earliest: never in a caller's way. A report that cannot be written is counted, told of once in a while, and not sent again.
+earliest: never in a caller's way; a client handed in lends one for a moment. A report that cannot be written is counted, told of once in a while, and not sent again.
 Nothing of a session is in it.
 """
 

@@ -62,7 +62,7 @@ class Machine(RuleBasedStateMachine):
         self.serial = self.deaths = 0
         for at in range(3):
             # The last one repeats nothing: what Redis does not answer, its caller is told at once.
-            settings = Settings(**FEW, redis_timeout=2.0, timeout=2.0 if at == 2 else 5.0)
+            settings = Settings(**FEW, report=0.0, redis_timeout=2.0, timeout=2.0 if at == 2 else 5.0)
             cache = SessionCache(self.place.hot, self.place.engine, settings=settings)
             connections = cache._connections
             connections.driver.first._checked = True

@@ -222,7 +222,7 @@ class Stage:
         self.never = self.books()
 
     def cache(self, *, timeout: float = 2.0) -> SessionCache:
-        settings = Settings(**FEW, redis_timeout=2.0, timeout=timeout)
+        settings = Settings(**FEW, report=0.0, redis_timeout=2.0, timeout=timeout)
         cache = SessionCache(self.place.hot, self.engine, settings=settings)
         cache._connections.driver.first._checked = cache._connections._started = True
         return cache
@@ -460,7 +460,7 @@ def awaiting(stage) -> Iterator[Callable[[], tuple[Any, Any]]]:
         engine = create_async_engine(f"sqlite+aiosqlite:///{stage.path}")
 
         def make() -> tuple[Any, Any]:
-            cache = AsyncSessionCache(hot, engine, settings=Settings(**FEW, redis_timeout=2.0, timeout=2.0))
+            cache = AsyncSessionCache(hot, engine, settings=Settings(**FEW, report=0.0, redis_timeout=2.0, timeout=2.0))
             connections = cache._connections
             connections.driver.first._checked = connections._started = True
             return Awaited(cache, runner), connections
