@@ -4,9 +4,9 @@ A report is JSON under a key of its own that ends by itself a few reports after 
 (I1: both may vanish at any instant). A worker reports in every interval, so that it is seen to live; an app server only
 where it counted something since. A process that closes takes its report back.
 
-Guarantee: reports are written from a thread of their own, over a connection of their own, after the first interval at the
-earliest: never in a caller's way; a client handed in lends one for a moment. A report that cannot be written is counted, told of once in a while, and not sent again.
-Nothing of a session is in it.
+Guarantee: reports are written from a thread of their own, over a connection of their own or one that a client handed in
+lends for a moment, after the first interval at the earliest: never in a caller's way. A report that cannot be written is
+counted, told of once in a while, and not sent again. Nothing of a session is in it.
 """
 
 from __future__ import annotations
