@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sessioncache.arguments import seconds
 from sessioncache.commit import Drained
-from sessioncache.errors import HotTierRefused, SessionCacheError, StoreUnavailable
+from sessioncache.errors import HotTierRefused, HotTierUnavailable, SessionCacheError, StoreUnavailable
 from sessioncache.flow import Flow, Pause, Progress, unseen
 from sessioncache.hot import draining
 from sessioncache.repeat import pauses
@@ -83,12 +83,11 @@ def _try_until(state: State, session_key: str | None, total: _Shown, end: float)
     while True:
         try:
             return (yield from _drain(state, session_key, total, end))
-        except StoreUnavailable as error:
-            log.warning("the store is unavailable, what is pending waits: %s", error)
-            names = (yield from dirty_keys(state)) if session_key is None else [session_key]
-            if time.monotonic() >= end:
-                return names
-            yield Pause(min(next(waits), max(0.0, end - time.monotonic())))
+        except (StoreUnavailable, HotTierUnavailable) as error:
+            log.warning("a tier is unavailable, what is pending waits: %s", error)
+        if time.monotonic() >= end:
+            return (yield from dirty_keys(state)) if session_key is None else [session_key]
+        yield Pause(min(next(waits), max(0.0, end - time.monotonic())))
 
 
 def _drain(state: State, session_key: str | None, total: _Shown, end: float) -> Flow[list[str]]:

@@ -60,4 +60,4 @@ def _no_eviction(state: State) -> Flow[None]:
     if refusal and not state.settings.allow_eviction:
         raise UnsafeEviction(refusal)
     if refusal:
-        log.warning("allow_eviction is set: %s", refusal)
+        log.warning("it is gone on with all the same: %s", refusal)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from base64 import b64decode
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from sqlite3 import connect
 
 import pytest
+import redis
 from clock import Clock
 from commands import INTERRUPT, on_terminal, run
 from sqlalchemy import create_engine, text
+from test_backpressure import store_away
 from test_housekeeping import DAY, opened
 from test_workers import until
 
+from sessioncache import HotTierUnavailable, SessionCache, Settings, UnsafeEviction
 from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE, WRONG_USAGE
 
 POISON = "CREATE TRIGGER poison BEFORE INSERT ON messages WHEN NEW.text = 'poison' BEGIN SELECT RAISE(ABORT, 'no'); END"
@@ -106,6 +108,39 @@ def test_flush_says_what_it_could_not_do(one_stack, settings):
     assert run(settings, "flush", "--timeout", "soon").status == WRONG_USAGE
 
 
+def test_flush_waits_for_redis_too(own_server, tmp_path):
+    """With a time to try for, a Redis that goes away in the middle is waited for."""
+    server = own_server(appendonly="yes")
+    settings = Settings(
+        redis_url=server.url, database_url=f"sqlite:///{tmp_path}/a.db", report=0, timeout=1.0, redis_timeout=0.5
+    )
+    with SessionCache(settings=settings) as cache:
+        cache.open("a").append(said("1"))
+        server.kill()
+        later = threading.Timer(2.5, server.start)
+        later.start()
+        assert cache.flush(timeout=60).left == 0
+        later.join()
+        server.kill()
+        with pytest.raises(HotTierUnavailable):
+            cache.flush(timeout=0.1)
+        server.start()
+
+
+def test_an_operator_is_not_refused_where_redis_may_evict(own_server, tmp_path):
+    """What waits is drained all the same, with a warning; servers and workers do not start there."""
+    server = own_server()
+    settings = Settings(redis_url=server.url, database_url=f"sqlite:///{tmp_path}/a.db", report=0)
+    with SessionCache(settings=settings) as cache:
+        cache.open("a").append(said("1"))
+    with redis.Redis.from_url(server.url) as raw:
+        raw.config_set("maxmemory-policy", "allkeys-lru")
+    with SessionCache(settings=settings) as cache, pytest.raises(UnsafeEviction):
+        cache.get("a")
+    assert run(settings, "flush").out == "2 ops drained\n"
+    assert run(settings, "stats", "--json").values[0]["messages"] == 1
+
+
 def test_evict_and_hydrate(one_stack, settings):
     """What was hot, what was brought back, what is not there; and it is hot afterwards."""
     with one_stack.cache() as cache, one_stack.raw() as raw:
@@ -180,6 +215,8 @@ def test_dead_letters_are_shown_and_exported(letters, settings, one_stack):
     missing = run(settings, "dead", "show", "0123456789abcdef", mine.id)
     assert (missing.status, missing.err) == (NOT_FOUND, "There is no dead letter 0123456789abcdef.\n")
     assert "poison" in missing.out
+    missing = run(settings, "dead", "export", "0123456789abcdef")
+    assert (missing.status, missing.out, "There is no dead letter" in missing.err) == (NOT_FOUND, "", True)
     done = run(settings, "dead", "export")
     assert (done.status, done.err) == (0, "5 dead letters exported\n")
     assert {one["id"]: b64decode(one["raw"]) for one in done.values} == {one.id: one.raw for one in found}
@@ -330,6 +367,19 @@ def test_delete(some_stack):
         assert cache.get("b").history() == said("keep")
 
 
+def test_a_deletion_while_the_database_is_away(one_stack):
+    """It is done, and says what is not: the session is gone at once, and from lists when the database is back."""
+    with one_stack.cache() as cache:
+        cache.open("a").append(said("1"))
+        cache.flush()
+        cache.get("a")
+        with store_away(one_stack):
+            done = run(one_stack.settings(database_timeout=0.3), "delete", "a", "--yes")
+            assert (done.status, "is deleted, but stands in lists" in done.err) == (UNAVAILABLE, True)
+        assert run(one_stack.settings(), "flush").status == 0
+        assert run(one_stack.settings(), "show", "a").status == NOT_FOUND
+
+
 def test_delete_owner(letters, settings, one_stack):
     """Everything of one owner, dead letters too, and nothing of another; it says what it was."""
     for n in range(3):
@@ -376,8 +426,8 @@ def test_on_a_terminal_it_asks(letters, settings):
 )
 def test_interrupted_in_the_middle(one_stack, arguments, title):
     """A bar while it lasts; Ctrl-C ends it, without a traceback; given again it does the rest, and all is there once."""
-    count = 150
-    with one_stack.cache() as cache, closing(connect(one_stack.database_url.removeprefix("sqlite:///"), 30)) as other:
+    count = 400
+    with one_stack.cache() as cache:
         for n in range(count):
             cache.open(f"k{n}", owner="o").append(said("1"))
         if title == "erasing":
@@ -386,10 +436,8 @@ def test_interrupted_in_the_middle(one_stack, arguments, title):
             terminal.wait_for(title)
             while not re.search(r"[1-9]\d*%", terminal.shown):
                 terminal.wait_for("%")
-            other.execute("BEGIN IMMEDIATE")  # what would be written next waits
             terminal.type(INTERRUPT)
             terminal.wait_for("^C")
-            other.rollback()
             assert terminal.status() == INTERRUPTED
         assert "Traceback" not in terminal.shown
         left = cache.stats().pending if title == "flushing" else cache.count(owner="o")

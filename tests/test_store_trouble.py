@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from test_workers import until, worker_pids, workers
 
 from sessioncache import Backpressure, StoreUnavailable, write_behind
+from sessioncache.commit import Drained
 from sessioncache.flow import Evaluate, Pause, Transact
 
 KEY, OTHER, COLD = "telegram:dm:42", "telegram:dm:43", "telegram:dm:44"
@@ -195,9 +196,8 @@ def test_a_deadlock(database):
 
             def flush() -> None:
                 try:
-                    cache._run(
-                        write_behind.drain_to_end(cache._state, [cache._state.keyspace.of(k) for k in (first, second)])
-                    )
+                    keys = [cache._state.keyspace.of(key) for key in (first, second)]
+                    cache._run(write_behind.drain_to_end(cache._state, keys, Drained()))
                 except StoreUnavailable as error:
                     told.append(error)
 

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import click
@@ -89,17 +89,22 @@ def settings() -> Settings:
     return settings_from(arguments(), environment())
 
 
+def _of_operator() -> Settings:
+    """Settings of somebody who looks at a system or mends it, whatever Redis may evict there: of that a warning tells."""
+    return replace(settings(), allow_eviction=True)
+
+
 @contextmanager
 def opened() -> Iterator[SessionCache]:
     """A cache over what the settings name."""
-    with SessionCache(settings=settings()) as cache:
+    with SessionCache(settings=_of_operator()) as cache:
         yield cache
 
 
 @contextmanager
 def connected() -> Iterator[BlockingConnections]:
     """Connections over what the settings name, to run flows that no door has."""
-    connections = BlockingConnections(settings())
+    connections = BlockingConnections(_of_operator())
     try:
         yield connections
     finally:

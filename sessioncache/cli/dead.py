@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -76,13 +76,13 @@ def _chosen(connections: BlockingConnections, wanted: Wanted) -> list[DeadLetter
     return found
 
 
-def _miss(wanted: Wanted, found: list[DeadLetter]) -> None:
+def _miss(wanted: Wanted, found: Iterable[str]) -> None:
     """End with what says that some are not there.
 
     Raises:
         Exit: they are not.
     """
-    missing = set(wanted.ids) - {one.id for one in found}
+    missing = set(wanted.ids) - set(found)
     for one in sorted(missing):
         click.echo(f"There is no dead letter {harmless(one)}.", err=True)
     if missing:
@@ -128,7 +128,7 @@ def show(ids: tuple[str, ...], *, as_json: bool) -> None:
             write_json(one.to_dict())
         else:
             _write_whole(one)
-    _miss(wanted, found)
+    _miss(wanted, [one.id for one in found])
 
 
 def _write_whole(letter: DeadLetter) -> None:
@@ -157,7 +157,7 @@ def retry(ids: tuple[str, ...], session_key: str | None, *, every: bool) -> None
             queued = connections.run(letters.retry(connections.state, found, bar.told))
     stay = len(found) - queued
     click.echo(f"{queued} ops queued again" + (f"; {stay} stay" if stay else ""))
-    _miss(wanted, found)
+    _miss(wanted, [one.id for one in found])
 
 
 @dead.command()
@@ -174,7 +174,7 @@ def drop(ids: tuple[str, ...], session_key: str | None, *, every: bool, yes: boo
         with progress("dropping", len(found)) as bar:
             dropped = connections.run(letters.drop(connections.state, found, bar.told))
     click.echo(f"{dropped} dead letters dropped")
-    _miss(wanted, found)
+    _miss(wanted, [one.id for one in found])
 
 
 @dead.command()
@@ -186,7 +186,7 @@ def export(ids: tuple[str, ...], session_key: str | None) -> None:
     `message` is that of an append or an edit, `change` what any other op carries, `raw` the letter itself, in base64.
     """
     end_at_sigterm()
-    wanted, found = Wanted(ids, session_key), []
+    wanted, found = Wanted(ids, session_key), list[str]()
     with connected() as connections, progress("exporting") as bar:
 
         def see(letter: DeadLetter) -> None:
@@ -197,3 +197,4 @@ def export(ids: tuple[str, ...], session_key: str | None) -> None:
 
         connections.run(letters.walk(connections.state, session_key, see))
     click.echo(f"{len(found)} dead letters exported", err=True)
+    _miss(wanted, found)

@@ -19,6 +19,7 @@ import click
 
 from sessioncache.cli.context import connected, end_at_sigterm
 from sessioncache.cli.progress import Bar, progress
+from sessioncache.errors import SessionNotFound
 from sessioncache.transfer import exported, hermes, nanobot, odysseus
 from sessioncache.transfer.exporting import write_out
 from sessioncache.transfer.found import Damage, Reading
@@ -120,6 +121,8 @@ def export_sessions(owner: str | None, session_id: str | None, output: Path | No
 
             flow = write_out(connections.state, counted, report.damage, owner=owner, session_id=session_id)
             done = connections.run(flow)
+            if owner is not None and not done.sessions:
+                raise SessionNotFound(f"There is no session of owner {owner!r}; `sessioncache ls` shows owners.")
     except _Unwritable as error:
         if isinstance(error.__cause__, BrokenPipeError):
             raise error.__cause__ from None

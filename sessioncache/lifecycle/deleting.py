@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sessioncache import dead, flushing, hooks, hydration, read_through
-from sessioncache.errors import HydrationTimeout, SessionNotFound
+from sessioncache.errors import HydrationTimeout, SessionNotFound, StoreUnavailable
 from sessioncache.flow import Call, Flow, Progress, Transact, unseen
 from sessioncache.hot import writing
 from sessioncache.hot.change import Busy, Change, Moved
@@ -50,9 +50,19 @@ def delete_current(state: State, handle: Handle, terms: Change) -> Flow[bool]:
     state.near.drop(handle.keys.session_key)
     if isinstance(reply, Moved | Busy):
         return False
-    yield from drain_key(state, handle.keys.session_key)
+    yield from _drain_deleted(state, handle.session_id, handle.keys.session_key)
     yield from tell_deleted(state, handle.session_id, handle.keys.session_key, handle.owner)
     return True
+
+
+def _drain_deleted(state: State, session_id: str, session_key: str) -> Flow[None]:
+    """Bring a deletion to the store."""
+    try:
+        yield from drain_key(state, session_key)
+    except StoreUnavailable as error:
+        raise StoreUnavailable(
+            f"Session {session_id} is deleted, but stands in lists until what waits for the database is drained: {error}"
+        ) from error
 
 
 def delete_key(state: State, session_key: str, owner: str | None) -> Flow[bool]:
@@ -77,7 +87,7 @@ def delete_by_id(state: State, session_id: str, owner: str | None) -> Flow[bool]
         keys, terms = state.keyspace.of(found.session_key), Change(session_id, new_op_id())
         yield from hydration.warm(state, keys, partial(writing.delete, state, keys, terms, if_current=False), window=0)
         state.near.drop(found.session_key)
-        yield from drain_key(state, found.session_key)
+        yield from _drain_deleted(state, session_id, found.session_key)
         now: place.Place | None = yield Transact(partial(place.place, session_id=session_id), writes=False)
         if now is None or now.deleted:
             yield from tell_deleted(state, session_id, found.session_key, found.owner)
