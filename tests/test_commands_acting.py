@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import threading
+import time
 from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -114,13 +115,13 @@ def test_flush_waits_for_redis_too(own_server, tmp_path):
     settings = Settings(
         redis_url=server.url, database_url=f"sqlite:///{tmp_path}/a.db", report=0, timeout=1.0, redis_timeout=0.5
     )
-    with SessionCache(settings=settings) as cache:
+    with SessionCache(settings=settings) as cache, ThreadPoolExecutor(1) as pool:
         cache.open("a").append(said("1"))
         server.kill()
-        later = threading.Timer(2.5, server.start)
-        later.start()
-        assert cache.flush(timeout=60).left == 0
-        later.join()
+        flushing = pool.submit(cache.flush, timeout=60)
+        time.sleep(2.5)
+        server.start()
+        assert flushing.result().left == 0
         server.kill()
         with pytest.raises(HotTierUnavailable):
             cache.flush(timeout=0.1)
