@@ -19,8 +19,9 @@ Guarantees: nothing is lost (I1: only what may vanish is dropped; I2, I3: logs a
 whatever Redis loses or who is killed meanwhile; each step may be repeated, so after an end at any request the same call
 completes the change, and a call with the old number takes it back, for which logs that are where that number has them need
 not be drained. Until 1 nothing is changed: what would keep 4 or 5 from succeeding is looked for before. A process that was
-stopped for so long that another one took its right over changes nothing by what it still does: 5 and 6 ask for the right in
-the script or the transaction in which they write, 1 to 4 only drop and drain.
+stopped for so long that another one took its right over changes nothing by what it still does: 1, 5 and 6 ask, in the
+script or the transaction in which they write, for the right or whether all stands as it was found; 2 to 4 only drop and
+drain. (Where others changed the number to and fro meanwhile, 1 is done: clients are told until a run completes it.)
 
 Assumes that all processes are of a release that has this module: an earlier one reads no ``layout`` when it hydrates.
 """
@@ -212,7 +213,7 @@ class _Move:
             for at in range(0, len(keys), one.settings.claim):
                 some = [one.keyspace.of(key) for key in keys[at : at + one.settings.claim]]
                 drained = Drained()
-                yield from drain_to_end(one, some, drained)
+                yield from drain_to_end(one, some, drained, any_layout=True)
                 self._drained(drained)
                 yield from self.alone.go_on()
 
@@ -248,6 +249,6 @@ def _astray(logs: dict[str, str], states: Iterable[State]) -> CorruptLog:
     numbers = " or ".join(str(one.settings.partitions) for one in states)
     return CorruptLog(
         f"Redis has the pending log {name!r} (of {len(logs)} such ones) where none of {numbers} partitions has it, so "
-        "nobody drains it. Look at it with redis-cli LRANGE; RENAMENX it to where `sessioncache keys` has the pending log of "
-        "its session, or to a name of your own."
+        "nobody drains it. Look at it with redis-cli LRANGE; RENAMENX it to where `sessioncache keys` has the pending log "
+        "of its session, or to a name of your own."
     )

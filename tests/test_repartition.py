@@ -33,6 +33,7 @@ from sessioncache import (
     SessionCache,
     SessionCacheError,
     StoreUnavailable,
+    dead,
     repartition,
     write_behind,
 )
@@ -345,6 +346,37 @@ def test_a_redis_of_before_is_brought_along(one_stack):
         change(one_stack, 6, 6)
     with one_stack.cache(partitions=6) as new:
         assert all(texts(new.get(key).history()) == ["a", "b"] for key in keys)
+
+
+LOOKS: dict[str, Callable[[SessionCache, dict[str, str]], object]] = {
+    "read": lambda old, ids: old.read(ids["k"]),
+    "read one that is new": lambda old, ids: old.read(ids["new"]),
+    "search": lambda old, _: old.search("late", fresh=True),
+    "flush": lambda old, _: old.flush(),
+    "flush in time": lambda old, _: old.flush(timeout=1),
+    "flush a key": lambda old, _: old.flush("k"),
+    "stats": lambda old, _: old.stats(),
+    "delete_owner": lambda old, _: old.delete_owner("bob"),
+    "dead_letters": lambda old, _: old.dead_letters(),
+    "forget": lambda old, _: old._run(dead.forget(old._state, lambda _: True)),
+}
+
+
+def test_nobody_of_the_old_number_looks_for_what_waits_where_it_is_not(one_stack):
+    """It would say that there is nothing: a read without what was acknowledged, an owner who is not erased."""
+    with one_stack.cache(partitions=64) as old:
+        ids = {"k": old.open("k", owner="bob").session_id}
+        old.flush()
+        change(one_stack, 64, 128)
+        with one_stack.cache(partitions=128) as new, one_stack.raw() as raw:
+            new.get("k").append({"content": "late"})
+            ids["new"] = new.open("new", owner="bob").session_id
+            raw.rpush(new._state.keyspace.of("k").dead, b"garbage")
+            for name, look in LOOKS.items():
+                with pytest.raises(LayoutMismatch, match="SESSIONCACHE_PARTITIONS=128"):
+                    pytest.fail(f"{name}: {look(old, ids)}")
+            assert texts(one.data for one in new.read(ids["k"])) == ["late"]
+            assert new.delete_owner("bob").sessions == 2
 
 
 def test_an_import_with_the_old_number_stores_nothing(one_stack):
