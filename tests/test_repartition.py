@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -602,6 +603,48 @@ def moving_to(stack: Stack) -> int | None:
 def test_one_that_stood_still_while_another_ended_it_changes_nothing(one_stack):
     """Neither dirty indexes, nor dead letters, nor what is recorded: at every fourth of its requests."""
     assert stopped_at_each(one_stack, 4) > 30
+
+
+def stopped_before(connections: BlockingConnections, verb: str) -> Callable[[], None]:
+    """A change to 6 that stands before a script or transaction; what lets it go on to its end."""
+    flow = repartition.repartition(connections.state, 6)
+    perform = Blocking(connections._hot, connections._engine, connections._bell, _first(), 2.0).perform
+    request = next(flow)
+    while verb not in {getattr(getattr(request, "script", None), "verb", ""), *names_of(request)}:
+        request = flow.send(perform(request))
+
+    def go_on() -> None:
+        nonlocal request
+        with suppress(StopIteration):
+            while True:
+                try:
+                    request = flow.send(perform(request))
+                except Repartitioning as error:
+                    request = flow.throw(error)
+
+    return go_on
+
+
+def names_of(request: Any) -> list[str]:
+    return [request.work.func.__name__] if isinstance(request, Transact) and isinstance(request.work, partial) else []
+
+
+@pytest.mark.parametrize(("verb", "number"), [("begin_move", 6), ("relocate", 4), ("record", 4), ("end_move", 4)])
+def test_one_that_stood_still_before_what_is_final(one_stack, verb, number):
+    """Another one completed the change, or took it back: that stands."""
+    with one_stack.cache(partitions=4) as cache, one_stack.raw() as raw, connected(one_stack, 4) as connections:
+        key = next(key for key in map(str, range(99)) if crc32(key.encode()) % 4 != crc32(key.encode()) % 6)
+        cache.open(key)
+        letter = b"1767225600000 22001 %s\n3 id 0 1767225600000 append s\nx" % key.encode()
+        raw.rpush(cache._state.keyspace.of(key).dead, letter)
+        go_on = stopped_before(connections, verb)
+        raw.delete("sc:importing")  # its time ends by itself
+        change(one_stack, 4, number)
+        with pytest.raises(Repartitioning):
+            go_on()
+        with one_stack.cache(partitions=number) as client:
+            client.get(key).append({"content": "a"})
+            assert [one.raw for one in client.dead_letters(key)] == [letter]
 
 
 @pytest.mark.long
