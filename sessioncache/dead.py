@@ -31,6 +31,7 @@ from sessioncache.state import State
 from sessioncache.store import load
 from sessioncache.store.payloads import changes_of, columns_of, count_of, ends_of, text_of
 from sessioncache.store.plan import known_id
+from sessioncache.write_behind import asks_layout, judge_layout
 
 PAGE = 500
 # Letters that are tried at once, and that one script removes: it looks through the whole list for each.
@@ -96,6 +97,7 @@ def walk(state: State, session_key: str | None, see: Callable[[DeadLetter], obje
 
     Raises:
         InvalidKey: the key is refused.
+        LayoutMismatch: Redis is laid out for another number of partitions; they are elsewhere.
     """
     seen = 0
     for partition in _partitions(state, session_key):
@@ -118,7 +120,8 @@ def _partitions(state: State, session_key: str | None) -> list[PartitionKeys]:
 
 
 def _page(state: State, keys: PartitionKeys, at: int) -> Flow[list[bytes]]:
-    (page,) = yield from ask(state, (("LRANGE", keys.dead, at, at + PAGE - 1),))
+    page, layout = yield from ask(state, (("LRANGE", keys.dead, at, at + PAGE - 1), asks_layout(state)))
+    judge_layout(state, layout)
     found: list[bytes] = page
     return found
 

@@ -27,7 +27,10 @@ class LayoutMismatch(ConfigurationError):
 
 
 class Repartitioning(SessionCacheError):
-    """The number of partitions is being changed; nothing was written. It may be tried again soon, with the new number."""
+    """The number of partitions is being changed; the call may be tried again soon, with the new number.
+
+    A call of one step wrote nothing. One of several (a fork, a switch to another key's session) may have done the first.
+    """
 
 
 class SchemaMismatch(ConfigurationError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sessioncache.arguments import seconds
@@ -13,13 +13,11 @@ from sessioncache.commit import Drained
 from sessioncache.errors import HotTierRefused, HotTierUnavailable, SessionCacheError, StoreUnavailable
 from sessioncache.flow import Flow, Pause, Progress, unseen
 from sessioncache.hot import draining
-from sessioncache.repeat import pauses
+from sessioncache.repeat import ask_each, pauses
 from sessioncache.state import State
-from sessioncache.write_behind import drain_to_end
+from sessioncache.write_behind import asks_layout, drain_to_end, judge_layout
 
 log = logging.getLogger("sessioncache.flushing")
-
-EVERY_KEY = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +106,27 @@ def _left(state: State, names: list[str]) -> Flow[int]:
 
 
 def dirty_keys(state: State) -> Flow[list[str]]:
-    """Every session key with a pending log.
+    """Every session key with a pending log, in one round trip.
 
     Raises:
         HotTierRefused: a dirty index is of another type.
+        LayoutMismatch: Redis is laid out for another number of partitions.
+    """
+    return (yield from dirty_of(state, range(state.settings.partitions)))
+
+
+def dirty_of(state: State, partitions: Iterable[int]) -> Flow[list[str]]:
+    """Every session key of some partitions with a pending log.
+
+    Raises:
+        HotTierRefused, LayoutMismatch: as above.
     """
     names: list[str] = []
-    for partition in range(state.settings.partitions):
-        backlog = yield from draining.stats(state, state.keyspace.of_partition(partition), EVERY_KEY)
-        if not backlog.readable:
+    asked = {partition: ("ZRANGE", state.keyspace.of_partition(partition).dirty, 0, -1) for partition in partitions}
+    *found, layout = yield from ask_each(state, (*asked.values(), asks_layout(state)))
+    judge_layout(state, layout)
+    for partition, members in zip(asked, found, strict=True):
+        if isinstance(members, HotTierRefused):
             raise HotTierRefused(f"The dirty index of partition {partition} is of a wrong type; rename it. See doctor().")
-        names += backlog.session_keys
+        names += draining.session_keys(members)
     return names

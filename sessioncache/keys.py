@@ -14,7 +14,6 @@ key                              type    TTL        holds
 ``sc:{P}:dead``                  list    none       dead letters
 ``sc:{P}:holds``                 zset    none       ``<session key>\n<name> <token>`` of each hold, scored by its end
 ``sc:{P}:wake``                  string  seconds    the doorbell: present while a nudge or a drainer is about
-``sc:{P}:moving``                string  seconds    how many partitions there will be: no copy loaded earlier is installed
 ``sc:{P}:titles:<hash>``         string  seconds    who gives unique titles that begin alike to an owner's sessions
 ``sc:{000}:layout``              hash    none       layout version, number of partitions, which one is coming
 ``sc:schedule``                  string  seconds    who runs the schedule (one at a time)
@@ -135,10 +134,6 @@ class Keyspace:
     def report(self, process: str) -> str:
         """The key of what a process, by its name, counted."""
         return f"{self.prefix}:process:{process}"
-
-    def moving(self, partition: int) -> str:
-        """The key that says, of one partition, how many there will be."""
-        return f"{self.prefix}:{{{partition:03d}}}:moving"
 
     def of_partition(self, partition: int) -> PartitionKeys:
         """The keys of one partition."""

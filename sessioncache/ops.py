@@ -17,6 +17,7 @@ from sessioncache.keys import PartitionKeys
 from sessioncache.repeat import ask_each
 from sessioncache.state import State
 from sessioncache.store import load
+from sessioncache.write_behind import asks_layout, judge_layout
 
 FORGET_BATCH = 1000
 # What the scripts count of a partition (see common.lua): ops and bytes.
@@ -72,10 +73,15 @@ class PartitionBacklog:
 
 
 def backlogs(state: State) -> Flow[list[PartitionBacklog]]:
-    """What waits for the store, by partition; in one round trip, which takes no longer for a larger backlog."""
+    """What waits for the store, by partition; in one round trip, which takes no longer for a larger backlog.
+
+    Raises:
+        LayoutMismatch: Redis is laid out for another number of partitions.
+    """
     names = [state.keyspace.of_partition(partition) for partition in range(state.settings.partitions)]
     asked = (command for one in names for command in _about(one))
-    time, *replies = yield from ask_each(state, (("TIME",), *asked))
+    time, *replies, layout = yield from ask_each(state, (("TIME",), *asked, asks_layout(state)))
+    judge_layout(state, layout)
     now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
     known = [None if isinstance(reply, HotTierRefused) else reply for reply in replies]
     size = len(known) // len(names)

@@ -1,48 +1,54 @@
 """Repartition: another number of partitions, while servers and workers run.
 
 1. The table ``layout`` says that the number is being changed. Every hydration reads it in the transaction in which it
-   loads, so from then on nobody's succeeds: clients are told `Repartitioning`. What had been loaded before is not
-   installed either, because each partition is marked in Redis next.
-2. All hot copies go. Without one every change misses, and nothing brings one back: no log grows any more.
-3. All pending logs are drained, from wherever they are.
-4. What no hydration brings back, dead letters and holds, goes to the partition where its key belongs now.
-5. Redis, then the database say the new number, and clients of that number start. Those of the old one are told so by
-   `LayoutMismatch` at their next miss, as are workers at their next job.
+   loads, under a lease that it took before. So from then on no load succeeds: clients are told `Repartitioning`.
+2. A pass through all keys of Redis drops all leases. What had been loaded before 1 was loaded under one of them, and
+   without it is not installed: after this pass no hot copy appears any more.
+3. A second pass drops all copies: there was none after it, and none comes. Every script that logs an op wants a valid
+   copy first (`requeue` too), so no log grows any more, of whatever number of partitions.
+4. Further passes drain the logs that they meet, wherever those are, until one meets none.
+5. What no hydration brings back, dead letters and holds, goes to the partition where its key belongs now.
+6. Redis, then the database say the new number, and clients of that number start. Those of the old one are told so by
+   `LayoutMismatch` as soon as they look for what may wait, as are workers at their next job.
 
-Guarantees: nothing is lost (I1: only copies are dropped; I2, I3: logs are drained by the code that always does), whatever
-Redis loses or who is killed meanwhile; each step may be repeated, so after an end at any request the same call completes
-the change, and a call with the old number takes it back. Until 1 nothing is changed: what would keep 3 or 4 from
-succeeding is looked for before.
+A pass is an iteration of SCAN from its beginning to its end, which shows every key that is there all the time. Where Redis
+starts anew, or another takes its place, leases and copies of before are void (they are bound to its run), but the pass is
+not whole: no log is said to be missing by it.
+
+Guarantees: nothing is lost (I1: only what may vanish is dropped; I2, I3: logs are drained by the code that always does),
+whatever Redis loses or who is killed meanwhile; each step may be repeated, so after an end at any request the same call
+completes the change, and a call with the old number takes it back, for which logs that are where that number has them need
+not be drained. Until 1 nothing is changed: what would keep 4 or 5 from succeeding is looked for before. A process that was
+stopped for so long that another one took its right over changes nothing by what it still does: 1, 5 and 6 ask, in the
+script or the transaction in which they write, for the right or whether all stands as it was found; 2 to 4 only drop and
+drain. (Where others changed the number to and fro meanwhile, 1 is done: clients are told until a run completes it.)
 
 Assumes that all processes are of a release that has this module: an earlier one reads no ``layout`` when it hydrates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
-from sessioncache import dead
 from sessioncache.commit import Drained
-from sessioncache.errors import ConfigurationError, InvalidKey, Repartitioning, SessionCacheError
+from sessioncache.errors import ConfigurationError, CorruptLog, InvalidKey, Repartitioning, SessionCacheError
 from sessioncache.flow import Flow, Interrupted, Transact
-from sessioncache.flushing import flush
-from sessioncache.hot import draining, leases, partitions
+from sessioncache.hot import draining, partitions
+from sessioncache.hot.server import server_facts
 from sessioncache.keys import LAYOUT_VERSION, PartitionKeys
 from sessioncache.op import new_op_id
+from sessioncache.relocation import Alone, Report, relocate
 from sessioncache.state import State
 from sessioncache.store import layouts
 from sessioncache.store.layouts import Recorded, compare_layout
 from sessioncache.write_behind import drain_to_end
 
-# How long the right to do this lasts without renewal, in seconds: longer than any of its transactions.
-EXCLUSIVE = 60.0
-# Times that all copies are dropped before it is said that somebody brings them back.
-ROUNDS = 20
-
-# Told what is being done, and how many of it were done since the last time.
-Report = Callable[[str, int], None]
+# Passes that drop leases and copies, before one without a log says that there is none; and all of them at most.
+DROPPING = 2
+PASSES = 20
 
 
 @dataclass(slots=True)
@@ -70,56 +76,37 @@ def repartition(state: State, to: int, report: Report = lambda _what, _by: None)
     Raises:
         ConfigurationError: there can be no such number, or nothing is laid out yet.
         Repartitioning: another process is at it, or the change to another number was begun.
-        StoreRefused, CorruptLog, HotTierRefused: a log cannot be drained, or a key is of a wrong type; mend it first.
+        StoreRefused, CorruptLog, HotTierRefused: a log cannot be drained or is where no number has it, or a key is of a
+            wrong type; mend it first.
         StoreUnavailable, HotTierUnavailable: run it again.
     """
     replace(state.settings, partitions=to, lanes=1)  # refuses a number that cannot be
     alone = Alone(state, new_op_id())
-    yield from alone.go_on()
+    yield from alone.take()
     try:
         done = yield from _change(state, to, alone, report)
     except (SessionCacheError, Interrupted):
-        yield from leases.exclusive(state, alone.key, alone.token, 0)
+        yield from alone.give_back()
         raise
-    yield from leases.exclusive(state, alone.key, alone.token, 0)
+    yield from alone.give_back()
     return done
 
 
-@dataclass(frozen=True, slots=True)
-class Alone:
-    """The right to change the number of partitions: one process has it at a time, and none while one imports."""
-
-    state: State
-    token: str
-
-    @property
-    def key(self) -> str:
-        """The Redis key that says who has it."""
-        return self.state.keyspace.importing
-
-    def go_on(self) -> Flow[None]:
-        """Take the right, or keep it."""
-        if not (yield from leases.exclusive(self.state, self.key, self.token, EXCLUSIVE)):
-            raise Repartitioning(
-                "Another process changes the number of partitions or imports, or was killed within the last minute; "
-                "try again."
-            )
-
-
 def _change(state: State, to: int, alone: Alone, report: Report) -> Flow[Repartitioned]:
-    before, numbers = yield from _standing(state, to)
-    done = Repartitioned(before, to)
-    if numbers == {to}:
+    standing = yield from _standing(state, to)
+    done = Repartitioned(standing.before, to)
+    if standing.numbers == {to}:
         return done
-    move = _Move(state, to, [_of(state, number) for number in sorted(numbers | {to})], alone, report, done)
+    states = [_of(state, number) for number in sorted(standing.numbers | {to})]
+    move = _Move(state, to, states, to == standing.before, alone, report, done)
     yield from move.try_out()
-    yield Transact(partial(layouts.begin_move, partitions=before, to=to), writes=True)
-    yield from partitions.mark(state, move.all_keys, to)
+    begin = partial(layouts.begin_move, partitions=standing.before, moving_to=standing.moving_to, to=to)
+    yield Transact(begin, writes=True)
+    alone.confirm(had=(yield from partitions.begin(state, alone.right, to)))
     yield from move.drop_and_drain()
-    yield from move.relocate()
-    yield from move.tidy()
+    done.relocated = yield from relocate(alone, _of(state, to), move.all_keys, report)
     yield from alone.go_on()
-    yield from partitions.record(state, to)
+    alone.confirm(had=(yield from partitions.record(state, alone.right, to)))
     yield Transact(partial(layouts.end_move, to=to), writes=True)
     return done
 
@@ -128,8 +115,15 @@ def _of(state: State, number: int) -> State:
     return State.of(replace(state.settings, partitions=number, lanes=min(state.settings.lanes, number)))
 
 
-def _standing(state: State, to: int) -> Flow[tuple[int, set[int]]]:
-    """The number of partitions, and all numbers that Redis or the database are or were being laid out for."""
+class _Standing(NamedTuple):
+    """The number of partitions, which one it is being changed to, and all that Redis or the database are laid out for."""
+
+    before: int
+    moving_to: int | None
+    numbers: set[int]
+
+
+def _standing(state: State, to: int) -> Flow[_Standing]:
     in_redis = yield from draining.layout(state, LAYOUT_VERSION, to, record=False)
     in_store: Recorded | None = yield Transact(layouts.recorded, writes=False)
     for where, found in (("Redis", in_redis), ("The database", in_store)):
@@ -144,16 +138,23 @@ def _standing(state: State, to: int) -> Flow[tuple[int, set[int]]]:
             f"A change from {before} to {moving_to} partitions was begun; first run `sessioncache repartition {moving_to}` "
             f"to complete it, or `sessioncache repartition {before}` to take it back."
         )
-    return before, {before} | ({in_redis[1]} if in_redis else set()) | ({moving_to} if moving_to is not None else set())
+    numbers = {before} | ({in_redis[1]} if in_redis else set()) | ({moving_to} if moving_to is not None else set())
+    return _Standing(before, moving_to, numbers)
 
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """One change: for each number of partitions that there is or was, and the new one, what such a client knows."""
+    """One change.
+
+    Attributes:
+        states: what a client knows, for each number of partitions that there is or was, and the new one.
+        stays: whether the number is what it was: then logs that are where it has them may wait.
+    """
 
     state: State
     to: int
     states: list[State]
+    stays: bool
     alone: Alone
     report: Report
     done: Repartitioned
@@ -167,34 +168,44 @@ class _Move:
         """Drain what waits while all goes on as it did: what cannot be drained or moved is found before anybody waits."""
         self.report("drain", 0)
         yield from partitions.look(self.state, self.all_keys)
-        for one in self.states:
-            self.done.ops += (yield from flush(one)).ops
+        seen = yield from self._pass(drop=False)
+        if seen.astray and not self.stays:
+            raise _astray(seen.astray, self.states)
+        yield from self._drain(seen.logs)
 
     def drop_and_drain(self) -> Flow[None]:
-        """Drop copies and drain logs until there are none."""
-        for _ in range(ROUNDS):
-            live, logs = yield from self._drop()
-            yield from self._drain(logs)
-            if not live and not logs:
+        """Drop leases, copies, and drain logs until there are none; what each pass is good for stands above."""
+        for number in range(PASSES):
+            seen = yield from self._pass(drop=True)
+            yield from self._drain(seen.logs)
+            if number >= DROPPING and seen.whole and not seen.live and not seen.logs:
                 return
         raise Repartitioning(
             "Hot copies or pending logs come back: end servers and workers of earlier releases, then run this again."
         )
 
-    def _drop(self) -> Flow[tuple[int, dict[str, str]]]:
-        live, logs, cursor = 0, {}, 0
+    def _pass(self, *, drop: bool) -> Flow[_Seen]:
+        seen, cursor, run = _Seen(), 0, (yield from server_facts(self.state)).run_id
         while True:
             page = yield from partitions.page(self.state, cursor)
-            yield from partitions.drop(self.state, page.copies)
-            live, cursor = live + page.live, page.cursor
-            logs.update(
-                {name: key for name, key in page.logs.items() if any(_is_log(one, name, key) for one in self.states)}
-            )
-            self.report("drop hot copies", page.live)
+            if drop:
+                yield from partitions.drop(self.state, page.passing)
+                self.done.copies += page.live
+                self.report("drop hot copies", page.live)
+            seen.live, cursor = seen.live + page.live, page.cursor
+            self._sort(page.logs, seen)
             yield from self.alone.go_on()
             if not cursor:
-                self.done.copies += live
-                return live, logs
+                seen.whole = (yield from server_facts(self.state)).run_id == run
+                return seen
+
+    def _sort(self, logs: dict[str, str], seen: _Seen) -> None:
+        for name, session_key in logs.items():
+            holders = [one.settings.partitions for one in self.states if _is_log(one, name, session_key)]
+            if not holders:
+                seen.astray[name] = session_key
+            elif not (self.stays and self.to in holders):
+                seen.logs[name] = session_key
 
     def _drain(self, logs: dict[str, str]) -> Flow[None]:
         for one in self.states:
@@ -202,7 +213,7 @@ class _Move:
             for at in range(0, len(keys), one.settings.claim):
                 some = [one.keyspace.of(key) for key in keys[at : at + one.settings.claim]]
                 drained = Drained()
-                yield from drain_to_end(one, some, drained)
+                yield from drain_to_end(one, some, drained, any_layout=True)
                 self._drained(drained)
                 yield from self.alone.go_on()
 
@@ -212,46 +223,18 @@ class _Move:
         self.done.ops += drained.ops
         self.report("drain", drained.ops)
 
-    def relocate(self) -> Flow[None]:
-        """Move dead letters and holds to where their keys belong now."""
-        for keys in self.all_keys:
-            at = 0
-            while True:
-                letters = yield from partitions.letters(self.state, keys, at)
-                went = yield from self._relocate(keys, letters, (yield from partitions.holds(self.state, keys)))
-                self.done.relocated += went
-                self.report("move dead letters and holds", went)
-                if len(letters) < partitions.LETTERS:
-                    break
-                at += sum(self._home(dead.session_key_of(one)) == keys.partition for one in letters)
-            yield from self.alone.go_on()
 
-    def _relocate(self, keys: PartitionKeys, letters: Iterable[bytes], holds: Iterable[bytes]) -> Flow[int]:
-        going: dict[int, tuple[list[bytes], list[bytes]]] = {}
-        for letter in letters:
-            going.setdefault(self._home(dead.session_key_of(letter)), ([], []))[0].append(letter)
-        for hold in holds:
-            going.setdefault(self._home(hold.partition(b"\n")[0].decode(errors="replace")), ([], []))[1].append(hold)
-        went = 0
-        for number, some in going.items():
-            if number != keys.partition:
-                target = self.state.keyspace.of_partition(number)
-                went += yield from partitions.relocate(self.state, keys, target, *some)
-        return went
+@dataclass(slots=True)
+class _Seen:
+    """What a pass met: how many hot copies; logs to drain, and logs that are where no number has them.
 
-    def _home(self, session_key: str) -> int:
-        """The partition of a session key now; the first one for what is none."""
-        target = next(one for one in self.states if one.settings.partitions == self.to)
-        try:
-            return target.keyspace.of(session_key).partition
-        except InvalidKey:
-            return 0
+    ``whole``: the same Redis was there from its beginning to its end.
+    """
 
-    def tidy(self) -> Flow[None]:
-        """Remove what counts and announces logs: there are none."""
-        keys = self.all_keys
-        names = [name for one in keys for name in (one.dirty, one.backlog, one.oldest, one.wake)]
-        yield from partitions.drop(self.state, names)
+    live: int = 0
+    logs: dict[str, str] = field(default_factory=dict)
+    astray: dict[str, str] = field(default_factory=dict)
+    whole: bool = False
 
 
 def _is_log(state: State, name: str, session_key: str) -> bool:
@@ -259,3 +242,13 @@ def _is_log(state: State, name: str, session_key: str) -> bool:
         return state.keyspace.of(session_key).pending == name
     except InvalidKey:
         return False
+
+
+def _astray(logs: dict[str, str], states: Iterable[State]) -> CorruptLog:
+    name = min(logs)
+    numbers = " or ".join(str(one.settings.partitions) for one in states)
+    return CorruptLog(
+        f"Redis has the pending log {name!r} (of {len(logs)} such ones) where none of {numbers} partitions has it, so "
+        "nobody drains it. Look at it with redis-cli LRANGE; RENAMENX it to where `sessioncache keys` has the pending log "
+        "of its session, or to a name of your own."
+    )

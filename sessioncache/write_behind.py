@@ -44,6 +44,7 @@ def drain_key(state: State, session_key: str) -> Flow[int]:
     Raises:
         StoreUnavailable: the store is down; the log waits.
         StoreRefused, CorruptLog: an op of this key cannot be applied.
+        LayoutMismatch: Redis is laid out for another number of partitions; its log is elsewhere.
     """
     drained = Drained()
     yield from drain_to_end(state, [state.keyspace.of(session_key)], drained)
@@ -52,13 +53,18 @@ def drain_key(state: State, session_key: str) -> Flow[int]:
     return drained.ops
 
 
-def drain_to_end(state: State, keys: Sequence[SessionKeys], total: Drained, end: float = math.inf) -> Flow[None]:
+def drain_to_end(
+    state: State, keys: Sequence[SessionKeys], total: Drained, end: float = math.inf, *, any_layout: bool = False
+) -> Flow[None]:
     """Drain the logs of some keys as far as they reach now; what comes in meanwhile is not waited for.
 
     What is drained is added to ``total``, whatever comes after it. No further batch is begun at ``end``, by the monotonic
-    clock.
+    clock. With ``any_layout`` it is done whatever Redis is laid out for: by whoever changes that.
+
+    Raises:
+        LayoutMismatch: Redis is laid out for another number of partitions; their logs are elsewhere.
     """
-    ends = yield from _ends(state, keys, total)
+    ends = yield from _ends(state, keys, total, any_layout=any_layout)
     while ends and time.monotonic() < end:
         room, drained, logs = yield from _drain_heads(state, list(ends))
         total.add(drained)
@@ -73,10 +79,12 @@ def drain_to_end(state: State, keys: Sequence[SessionKeys], total: Drained, end:
         }
 
 
-def _ends(state: State, keys: Sequence[SessionKeys], drained: Drained) -> Flow[dict[SessionKeys, int]]:
+def _ends(state: State, keys: Sequence[SessionKeys], drained: Drained, *, any_layout: bool) -> Flow[dict[SessionKeys, int]]:
     """The newest version in each of these keys' logs, where there is any. What is no list is stopped, alone."""
     found = {}
-    tails = yield from ask_each(state, tuple(("LINDEX", key.pending, -1) for key in keys))
+    *tails, layout = yield from ask_each(state, (*(("LINDEX", key.pending, -1) for key in keys), asks_layout(state)))
+    if not any_layout:
+        judge_layout(state, layout)
     for key, tail in zip(keys, tails, strict=True):
         if isinstance(tail, HotTierRefused):
             drained.add(stopped(state, key.session_key, tail))
@@ -144,12 +152,27 @@ def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) ->
 def confirm_layout(state: State) -> Flow[None]:
     """Nothing, if Redis is laid out as the settings say; for whoever goes on for long, and would claim what is not there.
 
-    What it says of that may be unreadable; startup tells of it.
+    Raises:
+        LayoutMismatch: it is laid out for another number of partitions by now.
+    """
+    (found,) = yield from ask_each(state, (asks_layout(state),))
+    judge_layout(state, found)
+
+
+def asks_layout(state: State) -> tuple[str, ...]:
+    """The command whose reply `judge_layout` judges, for the end of a pipeline that looks for what is pending.
+
+    What the commands before it found was where the settings look for it, and nobody wrote elsewhere before it was answered.
+    """
+    return ("HGET", state.keyspace.layout, "partitions")
+
+
+def judge_layout(state: State, found: object) -> None:
+    """Nothing, if Redis is laid out as the settings say, or does not know; it may be unreadable, which startup tells of.
 
     Raises:
         LayoutMismatch: it is laid out for another number of partitions by now.
     """
-    (found,) = yield from ask_each(state, (("HGET", state.keyspace.layout, "partitions"),))
     if isinstance(found, bytes) and found.isdigit():
         compare_layout("Redis", (LAYOUT_VERSION, int(found)), (LAYOUT_VERSION, state.settings.partitions))
 

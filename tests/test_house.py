@@ -65,6 +65,7 @@ LAYERS = [
         "sessioncache.reports",
         "sessioncache.repartition",
     ],
+    ["sessioncache.relocation"],
     ["sessioncache.pools"],
     ["sessioncache.transfer.exported", "sessioncache.transfer.importing", "sessioncache.transfer.exporting"],
     ["sessioncache.finding", "sessioncache.housekeeping", "sessioncache.inspection"],

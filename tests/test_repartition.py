@@ -11,12 +11,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from zlib import crc32
 
 import pytest
 from click.testing import CliRunner
@@ -26,11 +28,13 @@ from opponent import Log, Stored, calls, counts_that_differ, digest, in_store, j
 from servers import python
 
 from sessioncache import (
+    CorruptLog,
     LayoutMismatch,
     Repartitioning,
     SessionCache,
     SessionCacheError,
     StoreUnavailable,
+    dead,
     repartition,
     write_behind,
 )
@@ -40,7 +44,7 @@ from sessioncache.connect import BlockingConnections
 from sessioncache.drivers import Blocking
 from sessioncache.flow import Command, Evaluate, Transact
 from sessioncache.hot import partitions
-from sessioncache.store import incoming
+from sessioncache.store import incoming, layouts
 
 TOLD = (Repartitioning, LayoutMismatch)
 
@@ -134,6 +138,118 @@ def test_nobody_brings_a_copy_that_was_loaded_before(one_stack):
             assert not list(raw.scan_iter("sc:*:meta:k"))
 
 
+def test_nor_one_of_two_changes_ago(one_stack):
+    """To and fro while a hydration stands between its load and its publish: its lease is gone, whatever the number is."""
+    with one_stack.cache(partitions=4) as old:
+        old.open("k").append({"content": "a"})
+        old.flush()
+        old.evict("k")
+        driver = old._connections.driver
+        perform, told = driver.perform, []
+
+        def slowly(request: Any) -> Any:
+            if isinstance(request, Evaluate) and request.script.verb == "publish" and not told:
+                told.append(1)
+                change(one_stack, 4, 6)
+                with one_stack.cache(partitions=6) as new:
+                    new.get("k").append({"content": "b"})
+                change(one_stack, 6, 4)
+            return perform(request)
+
+        driver.perform = slowly
+        assert texts(old.get("k").history()) == ["a", "b"]
+        assert told
+
+
+def pages(stack: Stack) -> list[partitions.Page]:
+    """All keys, as a pass meets them."""
+    found, cursor = [], 0
+    with connected(stack, 64) as connections:
+        while True:
+            found.append(connections.run_apart(partitions.page(connections.state, cursor)))
+            cursor = found[-1].cursor
+            if not cursor:
+                return found
+
+
+def test_an_op_that_is_logged_behind_a_pass_is_drained(one_stack, monkeypatch):
+    """The first pass is beyond the place of the log, not yet at that of the copy; when it comes there, neither is seen."""
+    monkeypatch.setattr(partitions, "PAGE", 20)
+    with one_stack.cache(partitions=64) as cache, one_stack.raw() as raw:
+        raw.mset({f"foreign:{n}": "x" for n in range(300)})
+        keys = [cache._state.keyspace.of(f"k{n}") for n in range(40) if crc32(b"k%d" % n) & 64]
+        for it in keys:
+            session = cache.open(it.session_key)
+            session.append({"content": "a"})
+            at = {name: n for n, page in enumerate(pages(one_stack)) for name in (*page.passing, *page.logs)}
+            cache.flush()
+            if at[it.pending] + 4 < at[it.meta]:
+                break
+            cache.evict(it.session_key)
+        real, seen = partitions.page, Counter[str]()
+
+        def meanwhile(state: Any, cursor: int) -> Any:
+            seen.update(["passes"] if cursor == 0 else [])
+            if seen["passes"] == 2:
+                seen["pages"] += 1
+                if seen["pages"] == at[it.pending] + 3:
+                    session.append({"content": "b"})
+                    cache.evict(it.session_key)
+            return (yield from real(state, cursor))
+
+        monkeypatch.setattr(partitions, "page", meanwhile)
+        done = change(one_stack, 64, 128)
+        assert done.ops == 1
+        assert not list(raw.scan_iter("sc:*:pending:*"))
+    with one_stack.cache(partitions=128) as new:
+        assert texts(new.get(it.session_key).history()) == ["a", "b"]
+
+
+def test_a_log_where_no_number_has_it_is_told_of(one_stack):
+    """Whoever put it there: nobody would drain it. Nothing is begun."""
+    with one_stack.cache(partitions=4) as cache, one_stack.raw() as raw:
+        session = cache.open("k")
+        session.append({"content": "a"})
+        cache.flush()
+        raw.rpush("sc:{900}:pending:k", b"9 AAAAAAAAAAAAAAAA 0 1767225600000 touch s\n")
+        with pytest.raises(CorruptLog, match=r"'sc:\{900\}:pending:k'.* where none of 4 or 6 partitions has it"):
+            change(one_stack, 4, 6)
+        cache.evict("k")
+        session.append({"content": "b"})
+        raw.delete("sc:{900}:pending:k")
+        change(one_stack, 4, 6)
+
+
+def test_it_is_taken_back_past_a_log_that_is_stopped_in_the_middle(one_stack, monkeypatch):
+    """It stays where the old number has it, and stops its key alone."""
+    real = partitions.begin
+    with one_stack.cache(partitions=4) as cache, one_stack.raw() as raw:
+        for key in ("good", "bad"):
+            cache.open(key).append({"content": "a"})
+        keys = cache._state.keyspace.of("bad")
+
+        def planted(*args: Any) -> Any:
+            raw.rpush(keys.pending, b"9 AAAAAAAAAAAAAAAA 0 1767225600000 teleport s\nx")
+            raw.zadd(keys.dirty, {"bad": 1})
+            return (yield from real(*args))
+
+        with monkeypatch.context() as context:
+            context.setattr(partitions, "begin", planted)
+            with pytest.raises(CorruptLog, match="'bad'"):
+                change(one_stack, 4, 6)
+        with pytest.raises(CorruptLog, match="'bad'"):
+            change(one_stack, 4, 6)
+        with pytest.raises(Repartitioning):
+            cache.get("good")
+        change(one_stack, 4, 4)
+        cache.get("good").append({"content": "b"})
+        assert texts(cache.get("good").history()) == ["a", "b"]
+        with pytest.raises(CorruptLog, match="'bad'"):
+            cache.get("bad")
+        raw.delete(keys.pending)
+        assert texts(cache.get("bad").history()) == ["a"]
+
+
 def test_what_cannot_be_drained_is_found_before_anybody_waits(one_stack):
     """An op of a later release stops its key: nothing is begun, all go on."""
     with one_stack.cache(partitions=4) as cache, one_stack.raw() as raw:
@@ -201,9 +317,10 @@ def test_a_redis_that_is_emptied_in_the_middle(one_stack, monkeypatch):
             yield
 
         assert empty
-        with monkeypatch.context() as context:
+        with monkeypatch.context() as context, pytest.raises(Repartitioning, match="Redis has lost who does"):
             context.setattr(partitions, "letters", emptied)
             change(one_stack, 4, 6)
+        change(one_stack, 4, 6)
         with pytest.raises(LayoutMismatch):
             session.append({"content": "no"})
     with one_stack.cache(partitions=6) as new:
@@ -230,6 +347,37 @@ def test_a_redis_of_before_is_brought_along(one_stack):
         change(one_stack, 6, 6)
     with one_stack.cache(partitions=6) as new:
         assert all(texts(new.get(key).history()) == ["a", "b"] for key in keys)
+
+
+LOOKS: dict[str, Callable[[SessionCache, dict[str, str]], object]] = {
+    "read": lambda old, ids: old.read(ids["k"]),
+    "read one that is new": lambda old, ids: old.read(ids["new"]),
+    "search": lambda old, _: old.search("late", fresh=True),
+    "flush": lambda old, _: old.flush(),
+    "flush in time": lambda old, _: old.flush(timeout=1),
+    "flush a key": lambda old, _: old.flush("k"),
+    "stats": lambda old, _: old.stats(),
+    "delete_owner": lambda old, _: old.delete_owner("bob"),
+    "dead_letters": lambda old, _: old.dead_letters(),
+    "forget": lambda old, _: old._run(dead.forget(old._state, lambda _: True)),
+}
+
+
+def test_nobody_of_the_old_number_looks_for_what_waits_where_it_is_not(one_stack):
+    """It would say that there is nothing: a read without what was acknowledged, an owner who is not erased."""
+    with one_stack.cache(partitions=64) as old:
+        ids = {"k": old.open("k", owner="bob").session_id}
+        old.flush()
+        change(one_stack, 64, 128)
+        with one_stack.cache(partitions=128) as new, one_stack.raw() as raw:
+            new.get("k").append({"content": "late"})
+            ids["new"] = new.open("new", owner="bob").session_id
+            raw.rpush(new._state.keyspace.of("k").dead, b"garbage")
+            for name, look in LOOKS.items():
+                with pytest.raises(LayoutMismatch, match="SESSIONCACHE_PARTITIONS=128"):
+                    pytest.fail(f"{name}: {look(old, ids)}")
+            assert texts(one.data for one in new.read(ids["k"])) == ["late"]
+            assert new.delete_owner("bob").sessions == 2
 
 
 def test_an_import_with_the_old_number_stores_nothing(one_stack):
@@ -404,6 +552,106 @@ def ended_at_each(stack: Stack, way: str, step: int) -> int:
 def test_ended_at_any_request_the_next_run_completes_it(one_stack):
     """Killed after the effect of every sixth of its requests."""
     assert ended_at_each(one_stack, "killed", 6) > 30
+
+
+def stopped_at_each(stack: Stack, step: int) -> int:
+    """The change, stopped at every ``step``-th request until another process has ended it; how many requests it had."""
+    texts_of, letters, at, came = [], [], 1, True
+    with stack.cache(partitions=4) as first:
+        first.open("k")
+    while came:
+        with stack.cache(partitions=4) as cache, connected(stack, 4) as connections, stack.raw() as raw:
+            texts_of.append(f"{at} before")
+            cache.get("k").append({"content": texts_of[-1]})
+            flow = repartition.repartition(connections.state, 6)
+            perform = Blocking(connections._hot, connections._engine, connections._bell, _first(), 2.0).perform
+            request = next(flow)
+            try:
+                for _ in range(at):
+                    request = flow.send(perform(request))
+            except StopIteration:
+                came = False
+            raw.delete("sc:importing")  # its time ends by itself
+            number = 4 if moving_to(stack) and at % 2 else 6
+            change(stack, 4, number)
+            with stack.cache(partitions=number) as client:
+                letters.append(b"1767225600000 22001 k\n3 id%d 0 1767225600000 append s\nx" % at)
+                raw.rpush(client._state.keyspace.of("k").dead, letters[-1])
+                texts_of.append(f"{at} after")
+                client.get("k").append({"content": texts_of[-1]})
+                with suppress(StopIteration, Repartitioning):
+                    while came:
+                        request = flow.send(perform(request))
+                assert int(raw.hget("sc:{000}:layout", "partitions")) == number, at
+                assert not raw.hexists("sc:{000}:layout", "moving_to"), at
+                assert client.stats().dirty == len(list(raw.scan_iter("sc:*:pending:k"))), at
+                client.evict("k")
+                assert texts(client.get("k").history()) == texts_of, at
+                client.flush()
+                assert [one.raw for one in client.dead_letters()] == letters, at
+            change(stack, number, 4)
+        at += step
+    return at
+
+
+def moving_to(stack: Stack) -> int | None:
+    with connected(stack, 4) as connections:
+        found = connections.driver.perform(Transact(layouts.recorded, writes=False, checked=False))
+    return found.moving_to
+
+
+def test_one_that_stood_still_while_another_ended_it_changes_nothing(one_stack):
+    """Neither dirty indexes, nor dead letters, nor what is recorded: at every fourth of its requests."""
+    assert stopped_at_each(one_stack, 4) > 30
+
+
+def stopped_before(connections: BlockingConnections, verb: str) -> Callable[[], None]:
+    """A change to 6 that stands before a script or transaction; what lets it go on to its end."""
+    flow = repartition.repartition(connections.state, 6)
+    perform = Blocking(connections._hot, connections._engine, connections._bell, _first(), 2.0).perform
+    request = next(flow)
+    while verb not in {getattr(getattr(request, "script", None), "verb", ""), *names_of(request)}:
+        request = flow.send(perform(request))
+
+    def go_on() -> None:
+        nonlocal request
+        with suppress(StopIteration):
+            while True:
+                try:
+                    request = flow.send(perform(request))
+                except Repartitioning as error:
+                    request = flow.throw(error)
+
+    return go_on
+
+
+def names_of(request: Any) -> list[str]:
+    return [request.work.func.__name__] if isinstance(request, Transact) and isinstance(request.work, partial) else []
+
+
+@pytest.mark.parametrize(("verb", "number"), [("begin_move", 6), ("relocate", 4), ("record", 4), ("end_move", 4)])
+def test_one_that_stood_still_before_what_is_final(one_stack, verb, number):
+    """Another one completed the change, or took it back: that stands."""
+    with one_stack.cache(partitions=4) as cache, one_stack.raw() as raw, connected(one_stack, 4) as connections:
+        key = next(key for key in map(str, range(99)) if crc32(key.encode()) % 4 != crc32(key.encode()) % 6)
+        cache.open(key)
+        letter = b"1767225600000 22001 %s\n3 id 0 1767225600000 append s\nx" % key.encode()
+        raw.rpush(cache._state.keyspace.of(key).dead, letter)
+        go_on = stopped_before(connections, verb)
+        raw.delete("sc:importing")  # its time ends by itself
+        change(one_stack, 4, number)
+        with pytest.raises(Repartitioning):
+            go_on()
+        with one_stack.cache(partitions=number) as client:
+            client.get(key).append({"content": "a"})
+            assert [one.raw for one in client.dead_letters(key)] == [letter]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_one_that_stood_still_at_each_request_changes_nothing(some_stack):
+    """Every request."""
+    assert stopped_at_each(some_stack, 1) > 30
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ from typing import Any
 
 from sessioncache import ops, scripts
 from sessioncache.diagnosis import Finding, error, info, ok, warning
-from sessioncache.errors import HotTierRefused
+from sessioncache.errors import HotTierRefused, LayoutMismatch
 from sessioncache.flow import Flow
 from sessioncache.hot import reading
 from sessioncache.hot.server import ServerFacts, eviction_refusal, server_facts
@@ -166,7 +166,11 @@ def types(state: State) -> Flow[list[Finding]]:
 
 def backlog(state: State) -> Flow[list[Finding]]:
     """What waits for the store, for how long, and what was set aside."""
-    partitions = yield from ops.backlogs(state)
+    try:
+        partitions = yield from ops.backlogs(state)
+    except LayoutMismatch:
+        what = "What waits for SQL was not looked at: the settings have another number of partitions."
+        return [info("backlog", what, "See what is said of the layout.")]
     dirty, dead = sum(one.dirty for one in partitions), sum(one.dead for one in partitions)
     lag, bound = max(max(one.oldest_pending, one.overdue) for one in partitions), state.settings.ready_lag
     found = []

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from sessioncache import relocation
 from sessioncache import repartition as repartitioning
 from sessioncache.cli.asking import ask, with_yes
 from sessioncache.cli.context import connected, end_at_sigterm
@@ -57,7 +58,7 @@ def repartition(number: int, *, yes: bool) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[repartitioning.Report]:
+def _progress() -> Iterator[relocation.Report]:
     """What is being done and how much of it is done, where that is seen on a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:

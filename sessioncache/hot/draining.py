@@ -23,13 +23,13 @@ def claim(state: State, partition: PartitionKeys, limit: int, mode: str) -> Flow
     settings = state.settings
     keys = (partition.dirty, partition.wake)
     claimed = evaluate(state, scripts.CLAIM, keys, limit, ms(settings.visibility), ms(settings.wake), mode)
-    return _session_keys((yield from _of_right_type(claimed, partition)) or [])
+    return session_keys((yield from _of_right_type(claimed, partition)) or [])
 
 
 def oldest(state: State, partition: PartitionKeys, limit: int) -> Flow[list[str]]:
     """The session keys of a partition whose first op has waited longest."""
     (members,) = yield from ask(state, (("ZRANGE", partition.oldest, 0, limit - 1),))
-    return _session_keys(members)
+    return session_keys(members)
 
 
 def _of_right_type(asked: Flow[Any], partition: PartitionKeys) -> Flow[Any]:
@@ -45,7 +45,7 @@ def _of_right_type(asked: Flow[Any], partition: PartitionKeys) -> Flow[Any]:
         return None
 
 
-def _session_keys(members: Sequence[bytes]) -> list[str]:
+def session_keys(members: Sequence[bytes]) -> list[str]:
     """Those that are session keys; whatever else somebody put there by hand is passed over, with a warning."""
     found = []
     for member in members:
@@ -105,33 +105,6 @@ def layout(state: State, version: int, partitions: int, *, record: bool) -> Flow
             f"What {state.keyspace.layout} says of the layout cannot be read; set its fields version and partitions with "
             "HSET, to what the table layout in the database says."
         ) from None
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """The backlog of one partition, with the names of some of its dirty session keys.
-
-    ``overdue``: for how long a key has been due, in seconds; 0 or less if none is. ``readable``: False where the dirty
-    index is of another type, and nothing is known.
-    """
-
-    dirty: int
-    dead: int
-    now_ms: int
-    overdue: float
-    session_keys: list[str]
-    readable: bool = True
-
-
-def stats(state: State, partition: PartitionKeys, limit: int) -> Flow[Backlog]:
-    """The backlog of a partition."""
-    asked = evaluate(state, scripts.STATS, (partition.dirty, partition.dead), limit)
-    reply = yield from _of_right_type(asked, partition)
-    if reply is None:
-        return Backlog(0, 0, 0, 0.0, [], readable=False)
-    dirty, dead, now_ms, since_ms, *session_keys = reply
-    overdue = (int(now_ms) - int(since_ms)) / 1000
-    return Backlog(dirty, dead, int(now_ms), overdue, _session_keys(session_keys))
 
 
 def lengths(state: State, keys: Sequence[SessionKeys]) -> Flow[list[int]]:

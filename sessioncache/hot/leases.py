@@ -22,6 +22,9 @@ def turn(state: State, keys: SessionKeys, verb: str, token: str, ttl: float, ses
     return verdict
 
 
-def exclusive(state: State, key: str, token: str, seconds: float) -> Flow[bool]:
-    """Whether this process does what a Redis key is named for, for the next ``seconds``; 0 gives it back."""
-    return bool((yield from evaluate(state, scripts.EXCLUSIVE, (key,), token, round(seconds * 1000))))
+def exclusive(state: State, key: str, token: str, seconds: float, *, kept: bool = False) -> Flow[bool]:
+    """Whether this process does what a Redis key is named for, for the next ``seconds``; 0 gives it back.
+
+    Where it is ``kept``, it is not this process any more if its time had ended.
+    """
+    return bool((yield from evaluate(state, scripts.EXCLUSIVE, (key,), token, round(seconds * 1000), int(kept))))

@@ -6,8 +6,9 @@ Assumes one server, not a Redis Cluster: SCAN and `relocate` reach what one serv
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sessioncache import scripts
 from sessioncache.flow import Flow
@@ -20,21 +21,24 @@ PAGE = 1000
 LETTERS = 100
 # A field of the layout.
 MOVING_TO = "moving_to"
-# Longer than any hydration that has loaded already may still take.
-MARK_SECONDS = 60
-# What is found again when somebody asks, or ends by itself; nobody who has a right by it can write any more.
-_COPIES = frozenset({"meta", "history", "turn"})
+# What may vanish at any instant (I1). Without a lease nothing is installed that was loaded under it; without a copy nobody
+# can write, nor with a turn.
+_PASSING = frozenset({"lease", "meta", "history", "turn"})
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of our keys: where SCAN goes on, the copies among them, how many sessions those are of, and pending logs.
+    """Some of our keys.
 
-    ``logs`` are session keys, by the names of their logs.
+    Attributes:
+        cursor: where SCAN goes on; 0 at its end.
+        passing: copies, leases and turns.
+        live: how many sessions have a copy among them.
+        logs: session keys, by the names of their pending logs.
     """
 
     cursor: int
-    copies: list[str]
+    passing: list[str]
     live: int
     logs: dict[str, str]
 
@@ -44,9 +48,9 @@ def page(state: State, cursor: int) -> Flow[Page]:
     pattern = re.sub(r"([*?\[\]\\])", r"\\\1", state.keyspace.prefix) + ":{*}:*:*"
     ((after, found),) = yield from ask(state, (("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE),))
     names = {name: name.split(":", 3)[2:] for name in map(_text, found)}
-    copies = [name for name, (kind, _) in names.items() if kind in _COPIES]
+    passing = [name for name, (kind, _) in names.items() if kind in _PASSING]
     logs = {name: session_key for name, (kind, session_key) in names.items() if kind == "pending"}
-    return Page(int(after), copies, sum(names[name][0] == "meta" for name in copies), logs)
+    return Page(int(after), passing, sum(names[name][0] == "meta" for name in passing), logs)
 
 
 def _text(name: bytes) -> str:
@@ -57,14 +61,6 @@ def drop(state: State, names: Sequence[str]) -> Flow[None]:
     """Remove keys."""
     if names:
         yield from ask(state, (("UNLINK", *names),))
-
-
-def mark(state: State, partitions: Iterable[PartitionKeys], to: int) -> Flow[None]:
-    """Let no copy be installed that was loaded for another number of partitions before now, and let Redis say so."""
-    yield from ask(state, (("HSET", state.keyspace.layout, MOVING_TO, to),))
-    yield from ask(
-        state, tuple(("SET", state.keyspace.moving(keys.partition), to, "EX", MARK_SECONDS) for keys in partitions)
-    )
 
 
 def look(state: State, partitions: Sequence[PartitionKeys]) -> Flow[None]:
@@ -89,18 +85,36 @@ def holds(state: State, keys: PartitionKeys) -> Flow[list[bytes]]:
     return list(found)
 
 
+class Right(NamedTuple):
+    """The right to change the number of partitions: the Redis key that says who has it, and what it says of us."""
+
+    key: str
+    token: str
+
+
 def relocate(
-    state: State, old: PartitionKeys, new: PartitionKeys, letters: Sequence[bytes], holds: Sequence[bytes]
-) -> Flow[int]:
-    """Move dead letters and holds from one partition to another; how many were there."""
-    four = (old.dead, old.holds, new.dead, new.holds)
-    return int((yield from evaluate(state, scripts.RELOCATE, four, len(letters), *letters, *holds)))
+    state: State, right: Right, two: tuple[PartitionKeys, PartitionKeys], letters: Sequence[bytes], holds: Sequence[bytes]
+) -> Flow[int | None]:
+    """Move dead letters and holds from one partition to another; how many were there, or None without the right to."""
+    old, new = two
+    five = (old.dead, old.holds, new.dead, new.holds, right.key)
+    went = int((yield from evaluate(state, scripts.RELOCATE, five, right.token, len(letters), *letters, *holds)))
+    return None if went < 0 else went
 
 
-def record(state: State, partitions: int) -> Flow[None]:
-    """Let Redis say that it is laid out for so many partitions."""
-    recorded = ("HSET", state.keyspace.layout, "version", LAYOUT_VERSION, "partitions", partitions)
-    yield from ask(state, (recorded, ("HDEL", state.keyspace.layout, MOVING_TO)))
+def begin(state: State, right: Right, to: int) -> Flow[bool]:
+    """Let Redis say which number of partitions is coming; whether we had the right."""
+    return (yield from _record(state, right, "", to))
+
+
+def record(state: State, right: Right, partitions: int) -> Flow[bool]:
+    """Let Redis say that it is laid out for so many partitions; whether we had the right."""
+    return (yield from _record(state, right, partitions, ""))
+
+
+def _record(state: State, right: Right, *numbers: int | str) -> Flow[bool]:
+    two = (state.keyspace.layout, right.key)
+    return bool((yield from evaluate(state, scripts.RECORD, two, right.token, LAYOUT_VERSION, *numbers)))
 
 
 def moving_to(state: State) -> Flow[int | None]:

@@ -147,8 +147,8 @@ def lease(state: State, keys: SessionKeys, token: str) -> Flow[bool | None]:
 
 
 def publish(state: State, keys: SessionKeys, token: str, copy: Snapshot) -> Flow[str]:
-    """``ok``, ``lost`` (the lease is not ours any more), ``dirty`` (ops came in: drain and load again) or ``moving``."""
-    five = (keys.meta, keys.history, keys.pending, keys.lease, state.keyspace.moving(keys.partition))
+    """``ok``, ``lost`` (the lease is not ours any more) or ``dirty`` (ops came in: drain and load again)."""
+    four = (keys.meta, keys.history, keys.pending, keys.lease)
     ttl_ms = state.ttl_ms() if copy.session_id else ms(state.settings.unknown_ttl)
     ops = ";".join(" ".join(f"{op_id}:{version}" for op_id, version in group) for group in copy.ops)
     fields: dict[str, str | bytes | int] = {
@@ -157,9 +157,7 @@ def publish(state: State, keys: SessionKeys, token: str, copy: Snapshot) -> Flow
         "touched_ms": copy.accessed_ms, "ops": ops, **copy.fields,
     }  # fmt: skip
     flat = (part for pair in fields.items() for part in pair)
-    reply = yield from evaluate(
-        state, scripts.PUBLISH, five, token, ttl_ms, state.settings.partitions, len(fields), *flat, *copy.elements
-    )
+    reply = yield from evaluate(state, scripts.PUBLISH, four, token, ttl_ms, len(fields), *flat, *copy.elements)
     verdict: str = reply.decode()
     return verdict
 

@@ -23,6 +23,7 @@ from sessioncache import hydration, read_through
 from sessioncache.arguments import number
 from sessioncache.errors import (
     CorruptLog,
+    HotTierRefused,
     HydrationTimeout,
     SessionExists,
     SessionNotFound,
@@ -31,8 +32,8 @@ from sessioncache.errors import (
     VersionConflict,
 )
 from sessioncache.flow import Flow, Pause, Transact
-from sessioncache.flushing import EVERY_KEY
-from sessioncache.hot import draining, leases, writing
+from sessioncache.flushing import dirty_of
+from sessioncache.hot import leases, writing
 from sessioncache.hot.change import Change, Moved
 from sessioncache.hot.reading import Found
 from sessioncache.keys import SessionKeys, check_name
@@ -104,14 +105,20 @@ def drain_first_key(state: State, session_id: str) -> Flow[None]:
 
 
 def first_keys(state: State, session_id: str) -> Flow[list[str]]:
-    """The dirty keys that an id made here may have begun under: one, but for a coincidence."""
+    """The dirty keys that an id made here may have begun under: one, but for a coincidence.
+
+    Raises:
+        LayoutMismatch: Redis is laid out for another number of partitions; they are elsewhere.
+    """
     own = _OWN_ID.fullmatch(session_id)
     if own is None:
         return []
     crc = int(own[1], 16)
-    partition = state.keyspace.of_partition(crc % state.settings.partitions)
-    backlog = yield from draining.stats(state, partition, EVERY_KEY)
-    return [session_key for session_key in backlog.session_keys if crc32(session_key.encode()) == crc]
+    try:
+        names = yield from dirty_of(state, [crc % state.settings.partitions])
+    except HotTierRefused:  # the index is of a wrong type, which the doctor tells: nothing of that partition can be drained
+        return []
+    return [session_key for session_key in names if crc32(session_key.encode()) == crc]
 
 
 def read(state: State, session_id: str, owner: str | None, limit: int | None, before: int | None) -> Flow[Messages]:

@@ -1,19 +1,20 @@
 -- relocate: dead letters and holds go from one partition to another. Begins with LREM or ZREM, so that it runs when Redis is full.
 -- Once, however often it is repeated: what is not there any more is not put there again. Not for a Redis Cluster, where the
 -- keys of two partitions may be on two servers.
--- KEYS  dead and holds of the one, dead and holds of the other
--- ARGV  number of letters, letters, members of holds
--- Reply how many went
+-- KEYS  dead and holds of the one, dead and holds of the other, the key of the right to do this
+-- ARGV  token, number of letters, letters, members of holds
+-- Reply how many went | -1: another process has the right, or none
+if value(KEYS[5]) ~= ARGV[1] then return -1 end
 redis.call('LLEN', KEYS[3])
 redis.call('ZCARD', KEYS[4])
-local letters, went = tonumber(ARGV[1]), 0
-for i = 2, letters + 1 do
+local letters, went = tonumber(ARGV[2]), 0
+for i = 3, letters + 2 do
   if redis.call('LREM', KEYS[1], 1, ARGV[i]) == 1 then
     redis.call('RPUSH', KEYS[3], ARGV[i])
     went = went + 1
   end
 end
-for i = letters + 2, #ARGV do
+for i = letters + 3, #ARGV do
   local ends = redis.call('ZSCORE', KEYS[2], ARGV[i])
   if ends then
     redis.call('ZREM', KEYS[2], ARGV[i])

@@ -64,9 +64,16 @@ def compare_layout(where: str, found: tuple[int, int], configured: tuple[int, in
         )
 
 
-def begin_move(connection: Connection, partitions: int, to: int) -> None:
-    """Record that the number of partitions is being changed; ``partitions`` counts only where nothing was recorded."""
+def begin_move(connection: Connection, partitions: int, moving_to: int | None, to: int) -> None:
+    """Record that the number of partitions is being changed, if it stands as it was found; or nothing was recorded.
+
+    Raises:
+        Repartitioning: another process has changed it, or begun to.
+    """
     connection.execute(insert_unless_there(connection, layout).values(version=LAYOUT_VERSION, partitions=partitions))
+    found = connection.execute(select(layout.c.partitions, layout.c.moving_to).with_for_update()).one()
+    if tuple(found) != (partitions, moving_to):
+        raise Repartitioning("Another process changes the number of partitions meanwhile; see `sessioncache doctor`.")
     connection.execute(update(layout).values(moving_to=to))
 
 
