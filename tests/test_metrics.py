@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -192,6 +194,40 @@ def test_the_awaiting_door_reports_too(one_stack):
     assert reporters() == []
     with one_stack.raw() as raw:
         assert raw.keys("sc:process*") == []
+
+
+@pytest.mark.parametrize("report", [600, 0.1])
+def test_a_cache_that_is_dropped_leaves_no_reporter(one_stack, report):
+    """Without close(), thirty of them: no thread, no connection, no report, whatever the interval."""
+    with one_stack.cache() as cache:
+        cache.open("dm:1")
+    with one_stack.raw() as raw:
+        caches = [one_stack.cache(report=report) for _ in range(30)]
+        for cache in caches:
+            cache.get("dm:1")
+        until(lambda: report > 1 or raw.zcard("sc:processes") == 30)
+        assert len(reporters()) == 30
+        for cache in caches:  # what else an owner of a cache would have to close
+            cache._connections._engine.dispose()
+        dropped = [weakref.ref(cache._connections) for cache in caches]
+        del cache, caches
+        gc.collect()
+        assert not [one for one in dropped if one() is not None]
+        until(lambda: not reporters())
+        assert raw.keys("sc:process*") == []
+        assert len(raw.client_list()) == 1
+
+
+def test_a_cache_that_is_used_after_close_reports_again(one_stack):
+    """It opens its connections again, and the reporter with them; closed again, that ends."""
+    cache = one_stack.cache(report=0.1)
+    for _ in range(2):
+        cache.open("dm:1").append({"content": "a"})
+        until(lambda: reports(cache))
+        cache.close()
+        assert reporters() == []
+        with one_stack.raw() as raw:
+            assert raw.keys("sc:process*") == []
 
 
 def test_clients_handed_in(one_stack):
