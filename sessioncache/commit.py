@@ -99,11 +99,9 @@ def _halves(logs: Sequence[Log]) -> list[Sequence[Log]]:
 def _refuse(state: State, one: Log, error: StoreRefused) -> Flow[Drained]:
     """Set aside what was appended at once, because the store refuses it."""
     try:
-        drained = yield from _applied(state, [one], error.reason)
+        return (yield from _applied(state, [one], error.reason))
     except StoreRefused as again:
         return stopped(state, one.session_key, again)
-    dead(state, one.session_key, len(one.ops), error.reason)
-    return drained
 
 
 def stopped(state: State, session_key: str, error: SessionCacheError) -> Drained:
@@ -119,6 +117,8 @@ def _count(state: State, outcomes: Iterable[Outcome]) -> None:
     add("transactions")
     for outcome in outcomes:
         add("repeats", outcome.repeats)
+        for reason, count in outcome.set_aside.items():
+            dead(state, outcome.session_key, count, reason)
         if outcome.renumbered:
             add("renumbered", outcome.renumbered)
             log.warning(

@@ -160,7 +160,7 @@ class BlockingConnections:
         self._bell.close()
 
     def close(self) -> None:
-        """Send what nudges wait, and close what was opened here."""
+        """Send what nudges wait, and close what was opened here. A flow that runs after that opens it again."""
         self.settle()
         self.reporter.close()
         if self._owned:

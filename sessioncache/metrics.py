@@ -14,9 +14,10 @@ from dataclasses import dataclass
 NAMES = (
     "appends",  # append calls that were acknowledged
     "messages_appended",
-    "reads_delta",  # reads that carried only what was new
-    "reads_full",
-    "misses",  # calls that found no valid hot copy, and had to wait for one
+    "reads_delta",  # reads that carried only what was new; each call that reads has one outcome
+    "reads_full",  # reads that found a hot copy and carried the history
+    "reads_missed",  # reads that found no valid hot copy, and had to wait for one
+    "misses",  # calls of any kind that did
     "hydrations",  # hot copies published
     "hydration_waits",  # pauses while another process hydrated
     "sql_loads",  # snapshots loaded from the store to hydrate

@@ -35,6 +35,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 COUNTERS = {
     "appends": "Append calls that Redis acknowledged.",
     "messages_appended": "Messages of these appends.",
+    "misses": "Calls of any kind that found no valid hot copy and had to wait for one.",
     "hydrations": "Hot copies brought back from SQL and published.",
     "hydration_waits": "Pauses of calls while another process brought a hot copy back.",
     "sql_loads": "Snapshots of a session loaded from SQL to bring a hot copy back.",
@@ -52,10 +53,10 @@ COUNTERS = {
     "nudges": "Drain jobs enqueued.",
     "reports_failed": "Reports of this process that Redis did not take.",
 }
-READS = {"delta": "reads_delta", "full": "reads_full", "miss": "misses"}
+READS = {"delta": "reads_delta", "full": "reads_full", "miss": "reads_missed"}
 READS_HELP = (
-    "Reads that carried only what was new (delta) or the history (full), and calls of any kind that found no valid hot "
-    "copy and had to wait for one (miss)."
+    "Reads that carried only what was new (delta) or the history (full), and reads that found no valid hot copy and had "
+    "to wait for one (miss): one for each call."
 )
 HISTOGRAMS = {
     "append_seconds": "Time of an append, until Redis acknowledged it.",

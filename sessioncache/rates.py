@@ -73,5 +73,5 @@ def _grown(before: int, now: int) -> int:
 def hit_ratio(numbers: Mapping[str, float]) -> float | None:
     """The share of reads that found a hot copy, 0 to 1, of rates or of counters; None where nobody read."""
     hits = numbers["reads_delta"] + numbers["reads_full"]
-    asked = hits + numbers["misses"]
+    asked = hits + numbers["reads_missed"]
     return hits / asked if asked else None

@@ -17,7 +17,7 @@ from sessioncache.errors import HydrationTimeout
 from sessioncache.flow import Flow, Pause, Transact
 from sessioncache.hot import reading
 from sessioncache.hot.reading import Found
-from sessioncache.hydration import FIRST_WAIT, LONGEST_WAIT, drop_garbage, noted, warm
+from sessioncache.hydration import FIRST_WAIT, LONGEST_WAIT, attempted, drop_garbage, noted, warm
 from sessioncache.keys import SessionKeys
 from sessioncache.message import Messages, is_sound
 from sessioncache.near import Copy
@@ -39,6 +39,20 @@ class View:
     total: int
     consolidated_seq: int
     messages: Messages
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What one call that reads counts as, once: what its first look carried, or that it missed."""
+
+    state: State
+    counted: bool = False
+
+    def is_(self, name: str) -> None:
+        """Count it, unless it is."""
+        if not self.counted:
+            self.counted = True
+            self.state.counters.add(name)
 
 
 def standing(state: State, keys: SessionKeys) -> Flow[Found]:
@@ -63,11 +77,12 @@ def _newest(state: State, keys: SessionKeys, limit: int | None, *, access: bool)
     near = state.near.get(keys.session_key)
     have = near if near is not None and near.covers(limit) else None
     deadline, waits = time.monotonic() + state.settings.hydration_timeout, pauses(FIRST_WAIT, LONGEST_WAIT)
+    outcome = _Outcome(state)
     while True:
-        found = yield from _read(state, keys, -1 if limit is None else limit, have, access=access)
-        copy = yield from _received(state, keys, found, have)
+        found = yield from _read(state, keys, -1 if limit is None else limit, have, outcome, access=access)
+        copy = yield from _received(state, keys, found, have, outcome)
         if copy is not None and copy.length < _wanted(copy.total, limit):
-            copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy, access=access)
+            copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy, outcome, access=access)
         if copy is not None:
             state.near.put(keys.session_key, copy)
             state.counters.observe("read_seconds", time.perf_counter() - begun)
@@ -82,19 +97,25 @@ def _wanted(total: int, limit: int | None) -> int:
     return total if limit is None else min(limit, total)
 
 
-def _read(state: State, keys: SessionKeys, want: int, have: Copy | None, *, access: bool) -> Flow[Found]:
+def _read(state: State, keys: SessionKeys, want: int, have: Copy | None, outcome: _Outcome, *, access: bool) -> Flow[Found]:
     op_id = new_op_id()
-    found = yield from warm(state, keys, lambda: reading.read(state, keys, want, have, op_id, access=access))
-    state.counters.add("reads_delta" if found.delta else "reads_full")
-    return found
+
+    def look() -> Flow[Found | None]:
+        found = yield from attempted(state, keys, lambda: reading.read(state, keys, want, have, op_id, access=access))
+        if found is None:
+            outcome.is_("reads_missed")
+        return found
+
+    return (yield from warm(state, keys, look))
 
 
-def _received(state: State, keys: SessionKeys, found: Found, have: Copy | None) -> Flow[Copy | None]:
+def _received(state: State, keys: SessionKeys, found: Found, have: Copy | None, outcome: _Outcome) -> Flow[Copy | None]:
     """What was read as a near copy; None where it is garbage, which goes then."""
     after = _seq(have.raw[have.length - 1]) if found.delta and have is not None and have.length else -1
     if not is_sound(found.elements, after, found.version):
         yield from drop_garbage(state, keys)
         return None
+    outcome.is_("reads_delta" if found.delta else "reads_full")
     if found.delta and have is not None:
         return state.near.extend(have, found.version, found.elements)
     size = sum(map(len, found.elements))
@@ -106,7 +127,9 @@ def _seq(sound: bytes) -> int:
     return int(sound.split(b" ", 1)[0])
 
 
-def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy, *, access: bool) -> Flow[Copy | None]:
+def _with_older(
+    state: State, keys: SessionKeys, wanted: int, copy: Copy, outcome: _Outcome, *, access: bool
+) -> Flow[Copy | None]:
     """A copy of the hot window with what lies below it, paged from SQL; None if that moved meanwhile.
 
     It is true as of the copy's version if session id and revision are still the same: then only appends came since.
@@ -120,13 +143,13 @@ def _with_older(state: State, keys: SessionKeys, wanted: int, copy: Copy, *, acc
     raw = page + copy.raw[: copy.length]
     size = copy.size + sum(map(len, page))
     whole = Copy(copy.session_id, copy.revision, copy.version, copy.total, raw, len(raw), size)
-    found = yield from _read(state, keys, 0, whole, access=access)
+    found = yield from _read(state, keys, 0, whole, outcome, access=access)
     if not copy.length:
         yield from reading.evict(state, keys)  # it was brought for a change that needed no messages; the next read does
     # Fewer than are missing: the store's count is wrong, or rows were removed by hand; these are all there are.
     if (found.session_id, found.revision) != (copy.session_id, copy.revision):
         return None
-    return (yield from _received(state, keys, found, whole)) if found.delta else whole
+    return (yield from _received(state, keys, found, whole, outcome)) if found.delta else whole
 
 
 @dataclass(frozen=True, slots=True)

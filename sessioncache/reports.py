@@ -2,7 +2,8 @@
 
 A report is JSON under a key of its own that ends by itself a few reports after the last one; the index of them ends too
 (I1: both may vanish at any instant). A worker reports in every interval, so that it is seen to live; an app server only
-where it counted something since. A process that closes takes its report back.
+where it counted something since. A process that closes takes its report back; so does one that lets go of its cache without
+closing it: the thread holds none.
 
 Guarantee: reports are written from a thread of their own, over a connection of their own or one that a client handed in
 lends for a moment, after the first interval at the earliest: never in a caller's way. A report that cannot be written is
@@ -17,10 +18,13 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
+from queue import Empty, SimpleQueue
 from secrets import token_hex
 from typing import Any, Literal
 
@@ -28,7 +32,9 @@ import redis
 from redis.exceptions import RedisError
 
 from sessioncache import scripts
+from sessioncache.config import Settings
 from sessioncache.flow import Flow
+from sessioncache.keys import Keyspace
 from sessioncache.metrics import BOUNDS, NAMES, Histogram
 from sessioncache.pools import blocking_pool
 from sessioncache.repeat import ask
@@ -114,8 +120,57 @@ def _histogram(bounds: list[Any], counts: list[Any], sum: Any) -> Histogram:  # 
     return Histogram([float(one) for one in bounds], [int(one) for one in counts], float(sum))
 
 
+@dataclass(slots=True)
+class _Line:
+    """What the thread holds of its own: the client, None until there is something to tell, and what it told last.
+
+    The client is the one that is lent, or one of its own, which it closes.
+    """
+
+    keyspace: Keyspace
+    name: str
+    lent: redis.Redis | None
+    client: redis.Redis | None = None
+    last: dict[str, Any] | None = None
+
+    def open(self, settings: Settings) -> redis.Redis:
+        """The client."""
+        self.client = self.client or self.lent or redis.Redis(connection_pool=blocking_pool(settings))
+        return self.client
+
+    def close(self) -> None:
+        """Take the report back, if there was any; where Redis is away, it ends by itself."""
+        if self.client is None:
+            return
+        with suppress(RedisError, OSError), self.client.pipeline(transaction=False) as pipeline:
+            pipeline.unlink(self.keyspace.report(self.name))
+            pipeline.zrem(self.keyspace.processes, self.name)
+            pipeline.execute()
+        if self.lent is None:
+            self.client.connection_pool.disconnect()
+
+
+def _report(reporting: weakref.ref[Reporter], line: _Line, interval: float, over: SimpleQueue[None]) -> None:
+    """Tell in every interval, until something is in ``over`` or nobody holds the reporter any more."""
+    while _waited(over, interval) and (reporter := reporting()) is not None:
+        reporter.tell(line)
+        del reporter  # nor does this thread, while it waits
+    line.close()
+
+
+def _waited(over: SimpleQueue[None], seconds: float) -> bool:
+    try:
+        over.get(timeout=seconds)
+    except Empty:
+        return True
+    return False
+
+
 class Reporter:
-    """Writes the reports of this process from a thread, which `run` starts, also after a fork."""
+    """Writes the reports of this process from a thread, which `run` starts, also after a fork or `close`.
+
+    The thread ends when the reporter is closed, or is nobody's any more.
+    """
 
     def __init__(self, state: State, kind: Kind, client: redis.Redis | None) -> None:
         """Over a client handed in, else over one of its own, which is made once there is something to tell."""
@@ -128,8 +183,9 @@ class Reporter:
         """Begin as a process of its own, without a thread: in a forked child the parent's is not there."""
         self.name = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         self._begun = time.monotonic()
-        self._over, self._lock = threading.Event(), threading.Lock()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._end: weakref.finalize[..., Reporter] | None = None
 
     def present(self) -> Report:
         """What this process has counted as of now, told to nobody; its times are by this host's clock."""
@@ -148,31 +204,30 @@ class Reporter:
         if self._thread is None and self._interval:
             with self._lock:
                 if self._thread is None:
-                    self._over = threading.Event()
-                    self._thread = threading.Thread(
-                        target=self._work, args=(self._over,), name="sessioncache-reporter", daemon=True
-                    )
-                    self._thread.start()
+                    self._start()
+
+    def _start(self) -> None:
+        over: SimpleQueue[None] = SimpleQueue()  # of those that wake a thread it alone may be used in a finalizer
+        line = _Line(self._state.keyspace, self.name, self._client)
+        work = weakref.ref(self), line, self._interval, over
+        self._thread = threading.Thread(target=_report, args=work, name="sessioncache-reporter", daemon=True)
+        self._thread.start()
+        self._end = weakref.finalize(self, over.put, None)
+        self._end.atexit = False
 
     def close(self) -> None:
         """Take the report back, and end the thread."""
         with self._lock:
             thread, self._thread = self._thread, None
-            if thread is not None:
-                self._over.set()
+            if thread is not None and self._end is not None:
+                self._end()
                 thread.join(self._state.settings.redis_timeout)
 
-    def _work(self, over: threading.Event) -> None:
-        client, last = None, None
-        while not over.wait(self._interval):
-            told = self._told()
-            if self._kind == "worker" or told != last:
-                client = client or self._client or redis.Redis(connection_pool=blocking_pool(self._state.settings))
-                last = told if self._tried(partial(self._write, client, told)) else last
-        if client is not None:
-            self._tried(partial(self._forget, client))
-            if self._client is None:
-                client.connection_pool.disconnect()
+    def tell(self, line: _Line) -> None:
+        """Report, if there is something to tell; for the thread."""
+        told = self._told()
+        if (self._kind == "worker" or told != line.last) and self._tried(partial(self._write, line, told)):
+            line.last = told
 
     def _told(self) -> dict[str, Any]:
         counters = self._state.counters
@@ -181,18 +236,14 @@ class Reporter:
             "histograms": {name: asdict(one) for name, one in counters.histograms().items()},
         }
 
-    def _write(self, client: redis.Redis, told: dict[str, Any]) -> None:
+    def _write(self, line: _Line, told: dict[str, Any]) -> None:
         process = {"kind": self._kind, "host": socket.gethostname(), "pid": os.getpid(), "version": VERSION}
         text = json.dumps({**process, "age_ms": self._age_ms(), **told})
         keyspace, ttl_ms = self._state.keyspace, round(INTERVALS * self._interval * 1000)
         keys = [keyspace.processes, keyspace.report(self.name)]
-        client.register_script(scripts.REPORT.text)(keys, [self.name, text, ttl_ms, round(FORGET_SECONDS * 1000)])
-
-    def _forget(self, client: redis.Redis) -> None:
-        with client.pipeline(transaction=False) as pipeline:
-            pipeline.unlink(self._state.keyspace.report(self.name))
-            pipeline.zrem(self._state.keyspace.processes, self.name)
-            pipeline.execute()
+        line.open(self._state.settings).register_script(scripts.REPORT.text)(
+            keys, [self.name, text, ttl_ms, round(FORGET_SECONDS * 1000)]
+        )
 
     def _tried(self, do: Callable[[], None]) -> bool:
         try:

@@ -9,7 +9,17 @@ import pytest
 from contract import contents, said
 from sqlalchemy import create_engine, text
 
-from sessioncache import Backpressure, DeadLetter, InvalidInput, SessionDeleted, SessionMoved, dead, write_behind
+from sessioncache import (
+    Backpressure,
+    DeadLetter,
+    HotTierUnavailable,
+    InvalidInput,
+    SessionDeleted,
+    SessionMoved,
+    commit,
+    dead,
+    write_behind,
+)
 from sessioncache.hot import writing
 from sessioncache.hot.change import Change
 from sessioncache.op import new_op_id
@@ -348,3 +358,48 @@ def test_what_comes_too_late_names_its_reason(some_stack):
         (letter,) = cache.dead_letters(KEY)
         assert isinstance(letter, DeadLetter)
         assert (letter.reason, letter.message_id, letter.message) == ("session_deleted", "mine", {})
+
+
+def told_of(caplog) -> list[tuple[str, int, str]]:
+    return [(one.session_key, one.ops, one.reason) for one in caplog.records if "dead letters" in one.message]
+
+
+def test_every_letter_is_counted_and_told_of(one_stack, caplog):
+    """One that came for a deleted session too, and two for one that never was: whatever the reason."""
+    with one_stack.cache() as cache, one_stack.raw() as raw:
+        session = cache.open(KEY)
+        session.append(said("a"))
+        cache.flush()
+        keys = cache._state.keyspace.of(KEY)
+        session.delete()
+        cache.flush()
+        for version, session_id in ((12, session.session_id), (13, "none"), (14, "none")):
+            names = new_op_id().encode(), session_id.encode()
+            raw.rpush(keys.pending, b"%d %b 0 5 event %b\nm%d\n\x80" % (version, *names, version))
+        raw.zadd(keys.dirty, {KEY: 0})
+        cache.flush()
+        assert (len(cache.dead_letters()), cache.stats().counters["dead_letters"]) == (3, 3)
+    assert told_of(caplog) == [(KEY, 1, "session_deleted"), (KEY, 2, "session_missing")]
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_a_letter_whose_ack_fails_is_counted_once(some_stack, caplog, monkeypatch):
+    """The store has refused it by then; the next drain meets it again, and only moves it."""
+    acknowledge = commit.acknowledge
+
+    def fail(_state, _outcomes):
+        monkeypatch.setattr(commit, "acknowledge", acknowledge)
+        raise HotTierUnavailable("away")
+        yield
+
+    with some_stack.cache() as cache:
+        session = cache.open(KEY)
+        cache.flush()
+        session.append(said("poison"))
+        monkeypatch.setattr(commit, "acknowledge", fail)
+        with pytest.raises(HotTierUnavailable):
+            cache.flush()
+        assert cache.stats().dead == 0
+        cache.flush()
+        assert (cache.stats().dead, cache.stats().counters["dead_letters"]) == (1, 1)
+    assert [told[:2] for told in told_of(caplog)] == [(KEY, 1)]

@@ -6,6 +6,7 @@ import ast
 import json
 import logging
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_no_log_tells_a_message_or_a_password(some_stack, caplog):
     connections = BlockingConnections(Settings(**away))
     connections._bell.ring(0)
     connections.reporter.run()
-    schedule = Schedule(connections, connections.reporter._over)
+    schedule = Schedule(connections, threading.Event())
     with pytest.raises(SessionCacheError):
         schedule.tick()
     while "reported" not in caplog.text or "nudges" not in caplog.text:

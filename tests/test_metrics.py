@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -19,6 +21,7 @@ from test_workers import until
 
 from sessioncache import AsyncSessionCache, ConfigurationError, InvalidMessage, SessionCache
 from sessioncache.metrics import BOUNDS, NAMES, Counters
+from sessioncache.rates import hit_ratio
 from sessioncache.reports import Report, fleet
 
 
@@ -82,6 +85,61 @@ def test_a_call_that_waits_for_a_hydration_misses_once(one_stack):
         assert after["misses"] - before["misses"] == 1
 
 
+def outcomes(cache, load) -> tuple[dict[str, int], float | None]:
+    """What a load adds to the counters, and the hit ratio of it alone."""
+    before = cache.stats().counters
+    load()
+    did = {name: count - before[name] for name, count in cache.stats().counters.items()}
+    return {name: did[name] for name in ("reads_delta", "reads_full", "reads_missed", "misses")}, hit_ratio(did)
+
+
+def counted(delta=0, full=0, missed=0, misses=0) -> dict[str, int]:
+    return {"reads_delta": delta, "reads_full": full, "reads_missed": missed, "misses": misses}
+
+
+def test_reads_that_all_miss_have_no_hits(one_stack):
+    """Ten reads, each after its copy went: the hit ratio is 0, not one half."""
+    with one_stack.cache() as cache:
+        session = cache.open("dm:1")
+        session.append({"content": "a"})
+
+        def load():
+            for _ in range(10):
+                cache.evict("dm:1")
+                assert len(session.history()) == 1
+
+        assert outcomes(cache, load) == (counted(missed=10, misses=10), 0.0)
+
+
+def test_appends_that_miss_are_no_reads(one_stack):
+    """Ten reads of a hot copy and ten appends without one: every read hit."""
+    with one_stack.cache() as cache:
+        session, other = cache.open("dm:1"), cache.open("dm:2")
+        session.append({"content": "a"})
+
+        def load():
+            for _ in range(10):
+                assert len(session.history()) == 1
+                cache.evict("dm:2")
+                other.append({"content": "b"})
+
+        assert outcomes(cache, load) == (counted(delta=9, full=1, misses=10), 1.0)
+
+
+def test_a_read_below_the_window_counts_once(one_stack):
+    """It looks twice, and the first look says what it is; a page that is asked for is from SQL alone."""
+    with one_stack.cache(window=4, near_sessions=0) as cache, one_stack.raw() as raw:
+        session = cache.open("dm:1")
+        session.append([{"content": str(n)} for n in range(20)])
+        cache.flush()
+        cache.evict("dm:1")
+        assert outcomes(cache, lambda: session.history(20)) == (counted(missed=1, misses=1), 0.0)
+        assert outcomes(cache, lambda: session.history(20)) == (counted(full=1), 1.0)
+        assert outcomes(cache, lambda: session.messages(before=10))[0] == counted()
+        raw.lset(cache._state.keyspace.of("dm:1").history, 0, b"garbage")
+        assert outcomes(cache, lambda: session.history(20)) == (counted(missed=1, misses=1), 0.0)
+
+
 def test_a_process_reports_what_it_counted(one_stack):
     """Another one reads it; where nothing is new, nothing is told; whoever closes takes it back, index and all."""
     with one_stack.cache(report=0.2) as cache, one_stack.cache(report=0) as watcher, one_stack.raw() as raw:
@@ -136,6 +194,40 @@ def test_the_awaiting_door_reports_too(one_stack):
     assert reporters() == []
     with one_stack.raw() as raw:
         assert raw.keys("sc:process*") == []
+
+
+@pytest.mark.parametrize("report", [600, 0.1])
+def test_a_cache_that_is_dropped_leaves_no_reporter(one_stack, report):
+    """Without close(), thirty of them: no thread, no connection, no report, whatever the interval."""
+    with one_stack.cache() as cache:
+        cache.open("dm:1")
+    with one_stack.raw() as raw:
+        caches = [one_stack.cache(report=report) for _ in range(30)]
+        for cache in caches:
+            cache.get("dm:1")
+        until(lambda: report > 1 or raw.zcard("sc:processes") == 30)
+        assert len(reporters()) == 30
+        for cache in caches:  # what else an owner of a cache would have to close
+            cache._connections._engine.dispose()
+        dropped = [weakref.ref(cache._connections) for cache in caches]
+        del cache, caches
+        gc.collect()
+        assert not [one for one in dropped if one() is not None]
+        until(lambda: not reporters())
+        assert raw.keys("sc:process*") == []
+        assert len(raw.client_list()) == 1
+
+
+def test_a_cache_that_is_used_after_close_reports_again(one_stack):
+    """It opens its connections again, and the reporter with them; closed again, that ends."""
+    cache = one_stack.cache(report=0.1)
+    for _ in range(2):
+        cache.open("dm:1").append({"content": "a"})
+        until(lambda: reports(cache))
+        cache.close()
+        assert reporters() == []
+        with one_stack.raw() as raw:
+            assert raw.keys("sc:process*") == []
 
 
 def test_clients_handed_in(one_stack):

@@ -17,7 +17,8 @@ import yaml
 from conftest import binary_of
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from promql_parser import AggregateExpr, Call, MatrixSelector, SubqueryExpr, VectorSelector
+from prometheus_client.samples import Sample
+from promql_parser import AggregateExpr, BinaryExpr, Call, MatrixSelector, NumberLiteral, SubqueryExpr, VectorSelector
 from servers import RedisServer, free_port
 from test_runbook import sections
 
@@ -317,3 +318,36 @@ def test_what_is_provisioned_fits_together():
     assert f"./monitoring/grafana/dashboards:{provider['options']['path']}:ro" in services["grafana"]["volumes"]
     assert "./monitoring/grafana/provisioning:/etc/grafana/provisioning:ro" in services["grafana"]["volumes"]
     assert "./monitoring/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
+
+
+def worth(tree: Any, grown: list[Sample]) -> float:
+    """What an expression of sums of rates, ``/``, ``<``, ``>`` and ``and`` is, 0 or 1 for what is or is not true."""
+    if isinstance(tree, NumberLiteral):
+        return float(tree.val)
+    if isinstance(tree, BinaryExpr):
+        first, second = worth(tree.lhs, grown), worth(tree.rhs, grown)
+        return {"/": lambda: first / second, "<": lambda: first < second, ">": lambda: first > second,
+                "and": lambda: first and second}[str(tree.op)]()  # fmt: skip
+    (one,) = series(tree)
+    wanted = {matcher.name: matcher.value for matcher in one.matchers.matchers}
+    return sum(
+        sample.value for sample in grown
+        if sample.name == one.name and all(re.fullmatch(value, sample.labels[name]) for name, value in wanted.items())
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_alert_for_the_hit_ratio_fires_for_reads_that_miss(one_stack, missing):
+    """By the arithmetic of its expression over what a scrape has after ten reads; not for reads that hit."""
+    registry = CollectorRegistry()
+    with one_stack.cache() as cache:
+        registry.register(Collector(cache))
+        session = cache.open("k")
+        for _ in range(10):
+            session.append({"content": "a"})
+            if missing:
+                cache.evict("k")
+            session.history()
+        families = text_string_to_metric_families(generate_latest(registry).decode())
+    samples = [sample for family in families for sample in family.samples]
+    assert bool(worth(promql_parser.parse(RULES["SessioncacheHitRatio"]["expr"]), samples)) == missing

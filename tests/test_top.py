@@ -136,8 +136,8 @@ def drawn(known, reports, at):
 def test_the_hit_ratio():
     """The share of reads that found a hot copy; of no reads there is none."""
     none = dict.fromkeys(NAMES, 0.0)
-    assert hit_ratio({**none, "reads_delta": 6.0, "reads_full": 3.0, "misses": 1.0}) == 0.9
-    assert hit_ratio({**none, "misses": 1.0}) == 0.0
+    assert hit_ratio({**none, "reads_delta": 6.0, "reads_full": 3.0, "reads_missed": 1.0, "misses": 9.0}) == 0.9
+    assert hit_ratio({**none, "reads_missed": 1.0}) == 0.0
     assert hit_ratio(none) is None
 
 
@@ -158,8 +158,8 @@ def busy_system():
     """A picture with a bit of everything, the same each time."""
     servers = [
         ("web-1:4711:a1", {"appends": 2_000, "messages_appended": 4_000, "reads_delta": 1_500, "backpressure": 3}),
-        ("web-2:812:b7", {"appends": 500, "messages_appended": 500, "reads_delta": 420, "reads_full": 40, "misses": 15,
-                          "hydrations": 15, "sql_loads": 14, "hydration_waits": 2}),
+        ("web-2:812:b7", {"appends": 500, "messages_appended": 500, "reads_delta": 420, "reads_full": 40,
+                          "reads_missed": 15, "hydrations": 15, "sql_loads": 14, "hydration_waits": 2}),
         ("jobs-1:99:c3", {"ops_drained": 4_250, "transactions": 60}),
     ]  # fmt: skip
     known = {}
@@ -195,10 +195,10 @@ def test_what_stands_on_the_screen():
                  "dead   1 dead letter   refused by backpressure 0.6/s (6)", "hit ratio 99.2%"):  # fmt: skip
         assert said in text
     found = dict(re.findall(r"([A-Za-z][A-Za-z ]*?) +([\d,.]+)(?=    |\n|$)", text))
-    assert {name: found[name] for name in ("appends", "messages", "ops drained", "delta reads", "full reads", "misses",
-                                           "hydrations", "waits", "SQL loads")} == {
+    assert {name: found[name] for name in ("appends", "messages", "ops drained", "delta reads", "full reads",
+                                           "missed reads", "hydrations", "waits", "SQL loads")} == {
         "appends": "500.0", "messages": "900.0", "ops drained": "850.0", "delta reads": "384.0", "full reads": "8.0",
-        "misses": "3.0", "hydrations": "3.0", "waits": "0.4", "SQL loads": "2.8"}  # fmt: skip
+        "missed reads": "3.0", "hydrations": "3.0", "waits": "0.4", "SQL loads": "2.8"}  # fmt: skip
     rows = [line.split() for line in text.splitlines()]
     assert ["0", "12", "340", "34.0", "kB", "3.2", "s", "2.2", "s", "0"] in rows
     assert ["5b4a7c1f0e6d4b0a9b1c2d3…", "busy", "1.5", "s", "drain-0-of-4-1a2b3c4d-0011223344556677"] in rows

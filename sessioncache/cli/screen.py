@@ -29,7 +29,7 @@ AIRY = 32
 SPEEDS = (
     (("appends", "appends"), ("delta reads", "reads_delta"), ("hydrations", "hydrations")),
     (("messages", "messages_appended"), ("full reads", "reads_full"), ("waits", "hydration_waits")),
-    (("ops drained", "ops_drained"), ("misses", "misses"), ("SQL loads", "sql_loads")),
+    (("ops drained", "ops_drained"), ("missed reads", "reads_missed"), ("SQL loads", "sql_loads")),
 )
 # The heads of tables: what a row is, with how many more there are, then the columns.
 PARTITIONS = "partition", 16, f"{'sessions':>9} {'ops':>11} {'bytes':>10} {'oldest':>9} {'overdue':>9} {'dead':>7}"
@@ -207,7 +207,7 @@ def _process(one: Process) -> str:
     appends = reads = drained = UNKNOWN
     if one.rates is not None:
         appends, drained = speed(one.rates["appends"]), speed(one.rates["ops_drained"])
-        reads = speed(sum(one.rates[kind] for kind in ("reads_delta", "reads_full", "misses")))
+        reads = speed(sum(one.rates[kind] for kind in ("reads_delta", "reads_full", "reads_missed")))
     return f"{name} {_fitted(one.kind, 6)} {age(one.age):>8} {age(one.silent):>8} {appends:>9} {reads:>8} {drained:>8}"
 
 

@@ -73,6 +73,7 @@ class _KeyPlan:
             self.outcome.applied.append(op.name)
         elif reason := self._reason_to_refuse(op):
             self.made.applied_ops.append(AppliedOp(self.key, op, self.version, refused=True))
+            self.outcome.set_aside[reason] = self.outcome.set_aside.get(reason, 0) + 1
             self._refuse(op, reason)
         else:
             self._apply(op)

@@ -71,6 +71,8 @@ class Outcome:
 
     Attributes:
         version: the key's version in the store.
+        refused: with the reason, also those that were refused before, and wait for their ack.
+        set_aside: how many are refused for the first time, by reason.
         drop: whether the hot copy is wrong.
     """
 
@@ -78,6 +80,7 @@ class Outcome:
     version: int
     applied: list[str] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    set_aside: dict[str, int] = field(default_factory=dict)
     drop: bool = False
     repeats: int = 0
     renumbered: int = 0
