@@ -178,6 +178,7 @@ def test_a_worker_tells_what_is_away(own_postgres, store_of_its_own, own_valkey)
         own_postgres.stop()
         session.append({"content": "b"})
         until(lambda: served.wrong() == {"store", "lag"})
+        assert "(08001)" in served.ask("/readyz")[1]
         begun = time.monotonic()
         found = served.metrics()
         assert time.monotonic() - begun < 15

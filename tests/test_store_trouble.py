@@ -454,8 +454,9 @@ def test_postgresql_is_down(own_stack, own_postgres, kind):
             assert Evaluate in asked
             assert Transact not in asked
             for call in (lambda: cache.get(COLD), cache.list, cache.flush, lambda: cache.open("new")):
-                with unavailable(2 * LIMIT):
+                with unavailable(2 * LIMIT) as refused:
                     call()
+                assert "(08001)" in str(refused.value)
             assert contents(session.history()) == [str(n) for n in range(60)]
         assert cache.flush().ops == 60
         session.append(said("60"))
@@ -473,8 +474,9 @@ def test_postgresql_is_frozen(own_stack, own_postgres, kind):
         cache.flush()
         session.append(said("b"))
         with own_postgres.frozen():
-            with unavailable(LIMIT / 2 + 2):  # libpq waits two seconds at least for a new connection
+            with unavailable(LIMIT / 2 + 2) as refused:  # libpq waits two seconds at least for a new connection
                 cache.flush()
+            assert "(08001)" in str(refused.value)
             assert contents(session.history()) == ["a", "b"]
         cache.flush()
         balanced(cache, {KEY: ["a", "b"]})
