@@ -1,7 +1,8 @@
 """The border where foreign errors become ours: one function, the cause kept by the caller's ``raise … from``.
 
-The database's verdicts are told apart by SQLSTATE (PostgreSQL) or result code (SQLite), never by exception class. Texts
-of foreign errors are quoted only where they cannot hold a message's content or a secret.
+The database's verdicts are told apart by SQLSTATE (PostgreSQL) or result code (SQLite), never by exception class; where a
+connection failed and the driver knows no code, by phrases of the text. Texts of foreign errors are quoted only where they
+cannot hold a message's content, a secret, or the name of a host, a user or a database.
 """
 
 from __future__ import annotations
@@ -45,6 +46,28 @@ _REFUSED_CLASSES = ("22", "23", "44", "54", "P0")
 _MISSING_STATES = frozenset({"42P01", "42703", "3F000"})
 # `DataError` without a code is a driver's: a value that cannot be sent at all.
 _REFUSED_CODES = ("SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH", "DataError")
+
+# libpq tells of a connection that failed in text alone. Phrases of PostgreSQL, libpq and psycopg, what the server said
+# first; the SQLSTATE that it has, or that stands for it; and what we say of it. In another language none of them is met.
+_UNCONNECTED = (
+    ("password authentication failed|no password supplied", "28P01", "it refused the user or the password; check its URL"),
+    ('database ".*" does not exist', "3D000", "it has no database of this name; check its URL"),
+    ("too many c|connection slots are|no more connections", "53300", "it has no connection left; end idle ones"),
+    ("system is (starting|shutting|in recovery|not )", "57P03", "it is starting or stopping; try again"),
+    ("permission denied for database", "42501", "the user may not connect to it; grant that"),
+    (
+        'role ".*" does not exist|not permitted to log in|pg_hba.conf|authentication failed', "28000",
+        "it does not let the user in; check its URL, that the user exists, and pg_hba.conf",
+    ),
+    ("resolve host|translate host name", "08001", "the name of its host is not known; check its URL"),
+    ("timeout expired", "08001", "it did not answer in time; check that it runs and can be reached"),
+    ("Is the server running|No route|unreachable", "08001", "nothing answers there; check that it runs, and its URL"),
+    (
+        "closed the connection|connection is (lost|closed)|closed unexpectedly|consuming input|receive data", "08006",
+        "the connection was cut; check that it runs and can be reached",
+    ),
+    ("SSL|certificate", "08001", "no encrypted connection came about; check sslmode and the certificates"),
+)  # fmt: skip
 
 FOREIGN = (hot.RedisError, OSError, store.SQLAlchemyError)
 
@@ -111,11 +134,24 @@ def _from_store(error: store.SQLAlchemyError) -> SessionCacheError:
             f"The database refused a change for its content ({reason}); look for a constraint or a trigger of your own.",
             reason=reason,
         )
-    return StoreUnavailable(f"The database could not do it now ({reason}); check that it runs and can be written to.")
+    told = _unconnected(error)
+    why = f": {told[1]}." if told else "; check that it runs and can be written to."
+    return StoreUnavailable(f"The database could not do it now ({reason}){why}")
 
 
 def reason_of(error: store.DBAPIError) -> str:
     """The SQLSTATE or the SQLite result code of a database error, else the name of its class."""
-    original = error.orig
-    found = getattr(original, "sqlstate", None) or getattr(original, "sqlite_errorname", None)
-    return str(found or type(original).__name__)
+    told = _unconnected(error)
+    return told[0] if told else _code(error) or type(error.orig).__name__
+
+
+def _code(error: store.DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
+
+
+def _unconnected(error: store.DBAPIError) -> tuple[str, str] | None:
+    """The SQLSTATE of a connection that failed, and what we say of it; None for anything else."""
+    if _code(error) or not isinstance(error, store.OperationalError):
+        return None
+    text = str(error.orig)
+    return next(((state, words) for phrase, state, words in _UNCONNECTED if re.search(phrase, text)), None)

@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 
 import pytest
 from conftest import binary_of
@@ -178,6 +178,7 @@ def test_a_worker_tells_what_is_away(own_postgres, store_of_its_own, own_valkey)
         own_postgres.stop()
         session.append({"content": "b"})
         until(lambda: served.wrong() == {"store", "lag"})
+        assert "(08001)" in served.ask("/readyz")[1]
         begun = time.monotonic()
         found = served.metrics()
         assert time.monotonic() - begun < 15
@@ -237,36 +238,84 @@ def test_a_supervisor_that_hangs_is_not_alive(one_stack):
         assert served.ask("/livez") == (503, '{"alive": false, "wrong": {"schedule": "Its thread has ended."}}\n')
 
 
-def test_clients_that_say_nothing_keep_nobody_waiting(one_stack, monkeypatch):
-    """As many as are served at once, and more; their connections are closed when their time is over."""
-    monkeypatch.setattr("workers.endpoint.LONGEST_SECONDS", 0.5)
+# A healthy worker answers its liveness at once; whoever restarts it waits for a second or some.
+IN_TIME = 2.0
 
-    def answers() -> bool:
+
+def alive_in_time(served: Served) -> None:
+    begun = time.monotonic()
+    assert served.ask("/livez")[0] == 200
+    assert time.monotonic() - begun < IN_TIME
+
+
+BEGUN, ASKED = b"GET /livez HTTP/1.1\r\nX-Long: ", b"GET /livez HTTP/1.1\r\n\r\n"
+CROWDS = {
+    "silent": [b""] * 8,
+    "dripping": [BEGUN] * 8,
+    "many, half of them silent": [b"", ASKED] * 40,
+    "more than have room": [BEGUN] * 150,
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS)
+def test_liveness_waits_for_no_other_client(one_stack, crowd):
+    """Whatever they sent so far, and however many they are; again and again while they go on, byte by byte."""
+    with endpoint(one_stack.settings()) as served, ExitStack() as there:
+        clients = [there.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=30)) for _ in crowd]
+        for client, sent in zip(clients, crowd, strict=True):
+            try_to_send(client, sent)
+        for _ in range(5):
+            alive_in_time(served)
+            for client in clients:
+                try_to_send(client, b"x")
+
+
+def try_to_send(client: socket.socket, sent: bytes) -> bool:
+    """Send; False where the connection has been closed."""
+    try:
+        client.sendall(sent)
+    except OSError:
+        return False
+    return True
+
+
+def test_liveness_waits_for_no_tier(one_stack, own_valkey):
+    """Redis stands still, and more ask for metrics than may wait for it: they are told to come again, or are answered."""
+    answers: list[int] = []
+    with endpoint(replace(one_stack.settings(), redis_url=own_valkey.url)) as served:
+        askers = [
+            threading.Thread(target=lambda path=path: answers.append(served.ask(path)[0]))
+            for path in ["/metrics"] * 24 + ["/readyz"] * 4
+        ]
+        os.kill(own_valkey.process.pid, signal.SIGSTOP)
         try:
-            return served.ask("/livez")[0] == 200
-        except (OSError, HTTPException):
-            return False
+            for one in askers:
+                one.start()
+            until(lambda: answers.count(503) > len(askers) // 2)
+            alive_in_time(served)
+        finally:
+            os.kill(own_valkey.process.pid, signal.SIGCONT)
+            for one in askers:
+                one.join()
+        assert len(answers) == len(askers)
+        until(lambda: served.ask("/metrics")[0] == 200)
 
-    with endpoint(one_stack.settings()) as served:
-        silent = [socket.create_connection(("127.0.0.1", served.port), timeout=30) for _ in range(70)]
-        silent[0].sendall(b"GET /livez HT")
 
-        def ended() -> bool:
-            """Whether it is closed although it goes on, byte by byte."""
-            try:
-                silent[0].sendall(b"T")
-            except OSError:
-                return True
-            return False
-
-        until(ended)
-        until(answers)
-        for one in silent:
-            try:
-                assert one.recv(1000) == b""
-            except ConnectionResetError:
-                one.close()
-            one.close()
+def test_clients_that_do_not_ask_are_let_go(one_stack, monkeypatch):
+    """After a short time in all, also those that drip; the answer of one that asked is not cut short by that."""
+    monkeypatch.setattr("workers.endpoint.ASKING_SECONDS", 0.5)
+    slow = threading.Event()
+    with endpoint(one_stack.settings(), alive=lambda: (slow.wait(20), {})[1]) as served, ExitStack() as there:
+        address = ("127.0.0.1", served.port)
+        silent, dripping, asking = [there.enter_context(socket.create_connection(address, timeout=30)) for _ in range(3)]
+        asking.sendall(ASKED)
+        dripping.sendall(BEGUN)
+        begun = time.monotonic()
+        until(lambda: not try_to_send(dripping, b"x"))
+        assert silent.recv(100) == b""
+        assert time.monotonic() - begun < 4
+        slow.set()
+        assert asking.recv(12) == b"HTTP/1.0 200"
 
 
 def test_an_address_in_use(one_stack):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import logging
 import re
@@ -19,7 +20,7 @@ from sessioncache import SessionCacheError
 from sessioncache.config import Settings
 from sessioncache.connect import BlockingConnections
 from sessioncache.prometheus import COUNTERS, HISTOGRAMS, NEAR, PREFIX, SYSTEM
-from workers.logs import FIELDS, JsonLines
+from workers.logs import FIELDS, JsonLines, TextLines, set_up
 from workers.schedule import Schedule
 
 ROOT = Path(sessioncache.__file__).parent.parent
@@ -85,6 +86,44 @@ def test_a_line_of_json():
     assert told == {"level": "ERROR", "logger": "a.b", "message": "two\nlines of ü", "session_key": 'k"\n', "ops": 3}
     record.exc_info = (ValueError, ValueError("why"), None)
     assert "ValueError: why" in json.loads(JsonLines().format(record))["trace"]
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("telegram:dm:42", "telegram:dm:42"), ("käse", "käse"), ("a b", '"a b"'), ("a\nb\x1b[2J", r'"a\nb\u001b[2J"'),
+        ('x" ops=9', r'"x\" ops=9"'), ("ops=9", '"ops=9"'), ("a\u2028b", r'"a\u2028b"'), ("\\", r'"\\"'), ("", '""'),
+    ],
+)  # fmt: skip
+def test_a_line_of_text(key, told):
+    """It has the same fields, behind the message; none breaks the line, drives a terminal or passes for another."""
+    record = logging.LogRecord("a.b", logging.ERROR, "f.py", 1, "%d ops are dead letters", (3,), None)
+    record.session_key, record.ops, record.other = key, 3, "left out"
+    assert TextLines().format(record).endswith(f" ERROR a.b: 3 ops are dead letters session_key={told} ops=3")
+    record.exc_info = (ValueError, ValueError("why"), None)
+    assert TextLines().format(record).endswith(f" session_key={told} ops=3\nValueError: why")
+
+
+def test_a_dead_letter_is_found_by_the_default_log(one_stack, monkeypatch):
+    """What a worker writes when nothing is asked of it says which key, and why."""
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    set_up("INFO", "text")
+    with one_stack.cache() as cache:
+        cache.open("telegram:dm:42").append({"content": "tell-nobody"})
+        cache.flush()
+        engine = create_engine(one_stack.database_url)
+        with engine.begin() as connection:
+            for statement in REFUSE["sqlite"]:
+                connection.execute(text(statement))
+        engine.dispose()
+        cache.get("telegram:dm:42").append({"content": "poison"})
+        cache.flush()
+    (line,) = [line for line in written.getvalue().splitlines() if "dead letters" in line]
+    assert line.endswith(" session_key=telegram:dm:42 ops=1 reason=SQLITE_CONSTRAINT_TRIGGER")
 
 
 def test_no_log_tells_a_message_or_a_password(some_stack, caplog):

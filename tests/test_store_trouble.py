@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+import psycopg
 import pytest
 from conftest import Stack
 from contract import contents, said
 from doors import DOORS, opener
-from sqlalchemy import NullPool, create_engine, event, text
+from servers import free_port
+from sqlalchemy import NullPool, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import OperationalError as DBOperationalError
 from test_workers import until, worker_pids, workers
 
 from sessioncache import Backpressure, StoreUnavailable, write_behind
+from sessioncache.borders import reason_of, translate
 from sessioncache.commit import Drained
 from sessioncache.flow import Evaluate, Pause, Transact
 
@@ -152,7 +157,7 @@ def too_many_connections(database):
 # What they are told as; a statement and a lock may take equally long.
 TROUBLES = {
     locked: {"55P03", "57014"}, sleeping: {"57014"}, read_only: {"25006"}, forbidden: {"42501"},
-    too_many_connections: {"OperationalError"},
+    too_many_connections: {"53300"},
 }  # fmt: skip
 
 
@@ -449,8 +454,9 @@ def test_postgresql_is_down(own_stack, own_postgres, kind):
             assert Evaluate in asked
             assert Transact not in asked
             for call in (lambda: cache.get(COLD), cache.list, cache.flush, lambda: cache.open("new")):
-                with unavailable(2 * LIMIT):
+                with unavailable(2 * LIMIT) as refused:
                     call()
+                assert "(08001)" in str(refused.value)
             assert contents(session.history()) == [str(n) for n in range(60)]
         assert cache.flush().ops == 60
         session.append(said("60"))
@@ -468,8 +474,9 @@ def test_postgresql_is_frozen(own_stack, own_postgres, kind):
         cache.flush()
         session.append(said("b"))
         with own_postgres.frozen():
-            with unavailable(LIMIT / 2 + 2):  # libpq waits two seconds at least for a new connection
+            with unavailable(LIMIT / 2 + 2) as refused:  # libpq waits two seconds at least for a new connection
                 cache.flush()
+            assert "(08001)" in str(refused.value)
             assert contents(session.history()) == ["a", "b"]
         cache.flush()
         balanced(cache, {KEY: ["a", "b"]})
@@ -491,6 +498,125 @@ def test_postgresql_freezes_in_a_transaction(own_stack, own_postgres):
             freezing.__exit__(None, None, None)
         cache.flush()
         balanced(cache, {KEY: ["a"]})
+
+
+def in_words(url, state, words, *hidden) -> None:
+    """Whoever asks over this URL is told the state, what it is and what to do, and nothing that is hidden."""
+    with opener(url, "blocking", **FEW, database_timeout=LIMIT) as door, unavailable(2 * LIMIT) as refused:
+        door().list()
+    told = str(refused.value)
+    assert f"({state}): " in told
+    assert words in told
+    assert not [one for one in (*hidden, SECRET, "FATAL", "failed:", "sc-pg-") if one in told]
+
+
+@pytest.fixture
+def doorkeeper(own_stack, own_postgres) -> Iterator[Callable[..., Stack]]:
+    """A stack whose PostgreSQL asks some for a password, lets some not in, and has no room for others."""
+    rules = own_postgres.data / "pg_hba.conf"
+    as_it_was = rules.read_text()
+    rules.write_text(f"local all scrammed scram-sha-256\nlocal all shut_out reject\n{as_it_was}")
+    with create_engine(own_stack.database_url, isolation_level="AUTOCOMMIT", poolclass=NullPool).connect() as admin:
+        admin.execute(text(f"CREATE ROLE scrammed LOGIN PASSWORD '{SECRET}-1'"))
+        for role in ("shut_out LOGIN", "sleeper NOLOGIN", "crowded LOGIN CONNECTION LIMIT 0", "stranger LOGIN"):
+            admin.execute(text(f"CREATE ROLE {role}"))
+        admin.execute(text("CREATE DATABASE private"))
+        admin.execute(text("REVOKE CONNECT ON DATABASE private FROM public"))
+        admin.execute(text("SELECT pg_reload_conf()"))
+        until(lambda: admin.scalar(text("SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'reject'")))
+
+        def told(**parts: str) -> Stack:
+            url = make_url(own_stack.database_url).set(**parts)
+            return replace(own_stack, database_url=url.render_as_string(hide_password=False))
+
+        yield told
+        rules.write_text(as_it_was)
+        admin.execute(text("SELECT pg_reload_conf()"))
+        admin.execute(text("DROP DATABASE private"))
+        admin.execute(text("DROP ROLE scrammed, shut_out, sleeper, crowded, stranger"))
+
+
+def test_each_way_of_not_being_let_in(doorkeeper):
+    """A user, a password, a database, a right or room that is missing: each has its SQLSTATE and its sentence."""
+    in_words(doorkeeper(username="unknown"), "28000", "that the user exists", "unknown")
+    in_words(doorkeeper(username="shut_out"), "28000", "pg_hba.conf", "shut_out")
+    in_words(doorkeeper(username="sleeper"), "28000", "pg_hba.conf", "sleeper")
+    in_words(doorkeeper(username="scrammed"), "28P01", "the password", "scrammed")
+    in_words(doorkeeper(username="scrammed", password=SECRET), "28P01", "the password", "scrammed")
+    in_words(doorkeeper(database="elsewhere"), "3D000", "no database of this name", "elsewhere")
+    in_words(doorkeeper(username="stranger", database="private"), "42501", "grant that", "stranger", "private")
+    in_words(doorkeeper(username="crowded"), "53300", "no connection left", "crowded")
+
+
+def test_each_way_of_nobody_being_there(own_stack, own_postgres, monkeypatch):
+    """No such host, nobody who listens, one who says nothing, one who is stopping: told apart too."""
+    remote = make_url(own_stack.database_url).set(query={}, host="127.0.0.1", port=free_port())
+
+    def of(url) -> Stack:
+        return replace(own_stack, database_url=url.render_as_string(hide_password=False))
+
+    in_words(of(remote), "08001", "nothing answers", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        in_words(of(remote.set(port=silent.getsockname()[1])), "08001", "in time", "127.0.0.1")
+    with monkeypatch.context() as without:
+        without.setattr("socket.getaddrinfo", unresolved)
+        in_words(of(remote.set(host="nowhere.invalid")), "08001", "name of its host", "nowhere")
+    try:
+        with create_engine(own_stack.database_url, poolclass=NullPool).connect():
+            own_postgres.process.send_signal(signal.SIGTERM)  # it ends when the last one has gone
+            until(lambda: "shutting down" in attempted(own_stack.database_url))
+            in_words(own_stack, "57P03", "starting or stopping")
+        own_postgres.stop()
+        in_words(own_stack, "08001", "nothing answers")
+    finally:
+        own_postgres.stop()
+        own_postgres.serve()
+
+
+def unresolved(*_: object, **_named: object) -> None:
+    raise socket.gaierror(-2, "Name or service not known")
+
+
+def attempted(url) -> str:
+    """What PostgreSQL says to whoever comes."""
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with engine.connect():
+            return ""
+    except DBAPIError as error:
+        return str(error.orig)
+
+
+# What PostgreSQL 15 to 18, libpq and psycopg say where that is not made here.
+SAID = {
+    'connection to server at "h" (::1), port 5432 failed: FATAL:  sorry, too many clients already': "53300",
+    "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute": "53300",
+    "FATAL:  no more connections allowed (max_client_conn)": "53300",
+    "FATAL:  the database system is starting up": "57P03",
+    "FATAL:  the database system is not yet accepting connections": "57P03",
+    "FATAL:  the database system is in recovery mode": "57P03",
+    'FATAL:  no pg_hba.conf entry for host "10.1.1.1", user "u", database "d", SSL encryption': "28000",
+    'FATAL:  Peer authentication failed for user "u"': "28000",
+    'could not translate host name "h" to address: Name or service not known': "08001",
+    "connection timeout expired": "08001",
+    'connection to server at "h", port 5432 failed: No route to host': "08001",
+    'connection to server at "h", port 5432 failed: server does not support SSL, but SSL was required': "08001",
+    'connection to server at "h", port 5432 failed: SSL error: certificate verify failed': "08001",
+    "consuming input failed: server closed the connection unexpectedly": "08006",
+    "the connection is lost": "08006",
+    'connection to server at "h" failed: FATAL:  Anmeldung verweigert': "OperationalError",
+}
+
+
+@pytest.mark.parametrize("told", SAID)
+def test_a_connection_that_failed_by_its_text(told):
+    """The state that the server had, or the one that stands for it; what is not known is no guess."""
+    failed = DBOperationalError("SELECT 1", None, psycopg.OperationalError(told))
+    assert reason_of(failed) == SAID[told]
+    error = translate(failed, of_store=True)
+    assert type(error) is StoreUnavailable
+    assert str(error).startswith(f"The database could not do it now ({SAID[told]})")
+    assert not [part for part in ("10.1.1.1", "FATAL", '"') if part in str(error)]
 
 
 def test_pauses_grow_to_a_bound(one_stack):
