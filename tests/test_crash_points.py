@@ -190,8 +190,12 @@ def judge(stack, at: Scene, gone: set[str]) -> None:
         assert cold.stats().dead == 0
 
 
+# Those of many requests, which take most of the time, are long proofs on both stacks.
+OF_MANY = {"fork", "delete an owner", "create of an id", "switch to another key's"}
+
+
 @THE_OTHER_LATER
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in OF_MANY)) for name in CASES])
 def test_its_process_dies_after_any_request(some_stack, name):
     """Drained, the sessions are where they were or where they should be; the call succeeds when it is repeated."""
     _after_any_request(some_stack, CASES[name], "dies")

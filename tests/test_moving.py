@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from conftest import THE_OTHER_LATER
 from contract import BEGINS, EDGES, said
 from contract_conversation import GROUP, TURNS
 from hypothesis import given
@@ -371,6 +372,7 @@ def test_imported_at_one_time(some_stack):
         assert len(raw.hget(keys.meta, "ops")) < 40_000
 
 
+@THE_OTHER_LATER
 @pytest.mark.parametrize("killed_at", [0.1, 0.4, 0.8])
 def test_an_import_that_is_killed(some_stack, tmp_path, killed_at):
     """No session is ever seen in part; the next run brings in the rest, once."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from children import processes, read_at_once
+from conftest import THE_OTHER_LATER
 
 from sessioncache import AsyncSessionCache, HydrationTimeout, StoreUnavailable
 from sessioncache.flow import Transact
@@ -16,6 +17,7 @@ from sessioncache.scripts import LEASE
 KEY = "group:cold"
 
 
+@THE_OTHER_LATER
 def test_one_load_for_160_readers(some_stack):
     """8 processes of 20 readers, threads in four and tasks in four, one cold session: one SQL load."""
     settings = some_stack.settings()

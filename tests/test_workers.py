@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import THE_OTHER_LATER
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
 from servers import python
@@ -73,6 +74,7 @@ def fill(cache, sessions: int, messages: int) -> dict[str, list[str]]:
     return sent
 
 
+@THE_OTHER_LATER
 def test_killed_while_it_drains(some_stack):
     """10,000 messages of 100 sessions, the worker killed again and again: 10,000 rows, in order, none twice."""
     settings = some_stack.settings(batch=50, lanes=1, visibility=1.0, database_timeout=0.9, wake=1.0)
@@ -113,13 +115,14 @@ def test_sigterm_finishes_the_batch_in_hand(one_stack):
     assert order(one_stack) == sent
 
 
-def test_draining_is_batched(stack):
+@THE_OTHER_LATER
+def test_draining_is_batched(some_stack):
     """10,000 messages over 1,000 sessions: under 200 transactions."""
-    with stack.cache() as cache:
+    with some_stack.cache() as cache:
         sent = fill(cache, 1000, 10)
         assert cache.flush().ops == 11_000
         assert 0 < cache.stats().counters["transactions"] < 200
-    assert order(stack) == sent
+    assert order(some_stack) == sent
 
 
 def test_jobs_do_not_grow_with_messages(one_stack):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from sessioncache.cli.context import opened
+from sessioncache.cli.context import settings
 from sessioncache.cli.output import harmless, with_json, write_json
 from sessioncache.cli.status import UNHEALTHY
+from sessioncache.client import SessionCache
 from sessioncache.diagnosis import ERROR, INFO, OK, WARNING, Finding
 
 _SEVERITIES = {ERROR: "red", WARNING: "yellow", INFO: "cyan", OK: "green"}
@@ -22,7 +23,7 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
     The worst comes first. error: something is lost, late or refused now, or at the next occasion. warning: it may be one
     day. info: it may be meant so. The status is 4 if there is an error or a warning, else 0. Nothing is changed.
     """
-    with opened() as cache:
+    with SessionCache(settings=settings()) as cache:
         order = list(_SEVERITIES)
         found = sorted(cache.doctor(), key=lambda one: order.index(one.severity))
     for one in found:
