@@ -39,6 +39,8 @@ from sessioncache.config import Settings
 from sessioncache.embedded import SET_BY_KEEPER
 from sessioncache.errors import SessionCacheError, SessionNotFound
 
+CLOSED = "sessioncache: the output was closed before all of it was written"
+
 
 @with_settings
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -157,16 +159,23 @@ def _external(servers: int, conversations: Conversations, console: Console) -> R
 
 def main() -> None:
     """The entry of the ``sessioncache`` command."""
+    output = sys.stdout
     try:
         sys.exit(cli.main(prog_name="sessioncache", standalone_mode=False))
     except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("sessioncache: aborted", err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(CLOSED, err=True)
         sys.exit(FAILED)
+    except SystemExit:
+        if sys.stdout is not output:  # click met the closed pipe, and has put another in its place
+            click.echo(CLOSED, err=True)
+        raise
     except SessionCacheError as error:
         click.echo(f"sessioncache: {error}", err=True)
         sys.exit(_status(error))
