@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -121,6 +122,7 @@ def test_the_other_commands(some_stack, monkeypatch):
         assert run.invoke(cli, ["evict", KEY]).output == "evicted\n"
         assert run.invoke(cli, ["evict", KEY]).output == "there was no hot copy\n"
         assert run.invoke(cli, ["db", "current"]).output == f"{HEAD}\n"
+        assert json.loads(run.invoke(cli, ["db", "current", "--json"]).output) == {"schema": HEAD, "wanted": HEAD}
         assert run.invoke(cli, ["db", "upgrade"]).output == f"the schema is at {HEAD}\n"
 
 

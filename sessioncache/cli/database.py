@@ -15,10 +15,12 @@ from sqlalchemy import Engine
 from sessioncache.addresses import database_url
 from sessioncache.borders import FOREIGN, translate
 from sessioncache.cli.context import settings
+from sessioncache.cli.output import with_json, write_json
 from sessioncache.errors import ConfigurationError
 from sessioncache.flow import WRITES
 from sessioncache.migrate import DIALECTS, offline
 from sessioncache.repeat import pauses
+from sessioncache.schema import HEAD
 from sessioncache.store import engine as engines
 from sessioncache.store.check import schema_version
 from sessioncache.store.upgrading import bring_up
@@ -64,14 +66,19 @@ def _wait(seconds: float) -> None:
 
 
 @database.command()
-def current() -> None:
-    """Show the schema version of the database."""
+@with_json
+def current(*, as_json: bool) -> None:
+    """Show the schema version of the database, and with --json also the one that this release wants."""
 
     def look(engine: Engine) -> str | None:
         with engine.connect().execution_options(**{WRITES: False}) as connection:
             return schema_version(connection)
 
-    click.echo(_in_database(look) or "the database has no sessioncache schema")
+    found = _in_database(look)
+    if as_json:
+        write_json({"schema": found, "wanted": HEAD})
+    else:
+        click.echo(found or "the database has no sessioncache schema")
 
 
 @database.command()
