@@ -59,7 +59,10 @@ _UNCONNECTED = (
         'role ".*" does not exist|not permitted to log in|pg_hba.conf|authentication failed', "28000",
         "it does not let the user in; check its URL, that the user exists, and pg_hba.conf",
     ),
-    ("resolve host|translate host name", "08001", "the name of its host is not known; check its URL"),
+    (
+        "resolve host|translate host name|Name or service not known", "08001",
+        "the name of its host is not known; check its URL",
+    ),
     ("timeout expired", "08001", "it did not answer in time; check that it runs and can be reached"),
     ("Is the server running|No route|unreachable", "08001", "nothing answers there; check that it runs, and its URL"),
     (

@@ -404,8 +404,8 @@ def test_on_a_terminal_it_asks(letters, settings):
     letters.open("alice", owner="alice").append(said("1"))
     letters.flush()
     refused = run(settings, "dead", "drop", "--all", typed="n\n")
-    assert (refused.status, refused.out) == (INTERRUPTED, "")
-    assert "Drop 4 dead letters for good? [y/N]: " in refused.err
+    assert (refused.status, refused.out.strip()) == (INTERRUPTED, "")
+    assert "Drop 4 dead letters for good? [y/N]:" in refused.err
     assert len(letters.dead_letters()) == 4
     assert run(settings, "dead", "drop", "--key", "b", typed="y\n").status == 0
     assert len(letters.dead_letters()) == 3
