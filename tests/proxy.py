@@ -53,7 +53,8 @@ class Proxy:
     def _forward(self, client: socket.socket) -> None:
         server = socket.socket(socket.AF_UNIX)
         server.connect(str(self.target))
-        with client, server, selectors.DefaultSelector() as selector:
+        # Whoever goes without a word ends it, as one who says goodbye does.
+        with client, server, contextlib.suppress(ConnectionError), selectors.DefaultSelector() as selector:
             selector.register(client, selectors.EVENT_READ)
             selector.register(server, selectors.EVENT_READ)
             request, spoke = b"", None

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 from conftest import THE_OTHER_LATER
 from rq import Queue, Worker
 from rq.serializers import JSONSerializer
@@ -340,3 +341,14 @@ def test_a_worker_that_is_told_to_stop_does_so_wherever_it_is(one_stack, monkeyp
         worker.set_state("idle")
         with pytest.raises(SystemExit):
             told()
+
+
+def test_a_worker_signs_off_though_it_was_interrupted_while_it_waited(one_stack):
+    """Between what it asked and the answer: the connection, back in the pool, would answer nothing for minutes."""
+    with redis.Redis.from_url(one_stack.redis_url, socket_timeout=5) as connection:
+        worker = DrainWorker([Queue("idle", connection=connection, serializer=JSONSerializer)], connection=connection)
+        worker.register_birth()
+        (interrupted,) = connection.connection_pool._available_connections
+        interrupted.send_command("BLPOP", "nothing", 0)
+        worker.teardown()
+        assert Worker.all(connection=connection) == []

@@ -89,6 +89,11 @@ class DrainWorker(SimpleWorker):
         if self.get_state() != WorkerStatus.BUSY:
             raise SystemExit
 
+    def teardown(self) -> None:
+        """Sign off, over a new connection: one that was interrupted may wait for a job still, and answer nothing else."""
+        self.connection.connection_pool.disconnect(inuse_connections=False)
+        super().teardown()  # type: ignore[no-untyped-call]  # rq leaves it without types
+
 
 def work(settings: Settings, supervisor: int) -> None:
     """Be one worker until told to stop, or until the supervisor, of this process id, ends."""
