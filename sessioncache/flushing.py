@@ -76,7 +76,7 @@ def settle(state: State) -> Flow[Mapping[str, SessionCacheError]]:
 
 
 def _try_until(state: State, session_key: str | None, total: _Shown, end: float) -> Flow[list[str]]:
-    """Drain, again while the store is down and there is time."""
+    """Drain, again while a tier is away and there is time."""
     waits = pauses()
     while True:
         try:

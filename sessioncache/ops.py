@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -72,6 +73,28 @@ class PartitionBacklog:
     dead: int
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits for the store, of all partitions.
+
+    Attributes:
+        dirty: session keys with ops that are not in the store.
+        pending, pending_bytes: those ops.
+        oldest_pending: the lag: the age of the oldest of them.
+        overdue: for how long a key has been due.
+        dead: dead letters.
+        partitions: those where something waits or is dead, the worst first: the oldest op, then the most of them.
+    """
+
+    dirty: int
+    pending: int
+    pending_bytes: int
+    oldest_pending: float
+    overdue: float
+    dead: int
+    partitions: list[PartitionBacklog]
+
+
 def backlogs(state: State) -> Flow[list[PartitionBacklog]]:
     """What waits for the store, by partition; in one round trip, which takes no longer for a larger backlog.
 
@@ -113,6 +136,20 @@ def _age(now_ms: int, first: Any) -> float:
     return max(0.0, (now_ms - float(pair[1])) / 1000) if pair else 0.0
 
 
+def waiting_in(backlogs: Sequence[PartitionBacklog]) -> Waiting:
+    """What waits, of all these partitions."""
+    worst = sorted(backlogs, key=lambda one: (-one.oldest_pending, -one.pending, -one.dead, one.partition))
+    return Waiting(
+        dirty=sum(one.dirty for one in backlogs),
+        pending=sum(one.pending for one in backlogs),
+        pending_bytes=sum(one.pending_bytes for one in backlogs),
+        oldest_pending=max((one.oldest_pending for one in backlogs), default=0.0),
+        overdue=max((one.overdue for one in backlogs), default=0.0),
+        dead=sum(one.dead for one in backlogs),
+        partitions=[one for one in worst if one.dirty or one.pending or one.dead],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Stats:
     """How the two tiers stand, and what this process did.
@@ -138,14 +175,14 @@ class Stats:
 
 def stats(state: State) -> Flow[Stats]:
     """How the two tiers stand."""
-    found = yield from backlogs(state)
+    found = waiting_in((yield from backlogs(state)))
     sessions, messages = yield from _stored()
     return Stats(
-        dirty=sum(one.dirty for one in found),
-        pending=sum(one.pending for one in found),
-        pending_bytes=sum(one.pending_bytes for one in found),
-        oldest_pending=max(one.oldest_pending for one in found),
-        dead=sum(one.dead for one in found),
+        dirty=found.dirty,
+        pending=found.pending,
+        pending_bytes=found.pending_bytes,
+        oldest_pending=found.oldest_pending,
+        dead=found.dead,
         sessions=sessions,
         messages=messages,
         counters=state.counters.snapshot(),

@@ -11,33 +11,11 @@ from datetime import datetime
 
 from sessioncache.message import instant
 from sessioncache.metrics import NAMES
-from sessioncache.ops import PartitionBacklog
+from sessioncache.ops import Waiting, waiting_in
 from sessioncache.rates import Followed, hit_ratio, rates
 from sessioncache.registered import RegisteredWorker
 from sessioncache.reports import Report
 from sessioncache.watch import STORE, HotTier, Sample, Stored
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What waits for the store, of all partitions.
-
-    Attributes:
-        dirty: session keys with ops that are not in the store.
-        pending, pending_bytes: those ops.
-        oldest_pending: the lag: the age of the oldest of them.
-        overdue: for how long a key has been due.
-        dead: dead letters.
-        partitions: those where something waits or is dead, the worst first: the oldest op, then the most of them.
-    """
-
-    dirty: int
-    pending: int
-    pending_bytes: int
-    oldest_pending: float
-    overdue: float
-    dead: int
-    partitions: list[PartitionBacklog]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,26 +78,13 @@ def picture(
         prefix=prefix,
         redis=sample.hot,
         store=store if isinstance(store, Stored) else None,
-        waiting=None if sample.backlogs is None else _waiting(sample.backlogs),
+        waiting=None if sample.backlogs is None else waiting_in(sample.backlogs),
         rates=speeds,
         counters=_counters(one.newest for one in present) if told else None,
         hit_ratio=None if speeds is None else hit_ratio(speeds),
         processes=sorted(processes, key=_idleness) if told else None,
         workers=sample.workers,
         trouble=sample.trouble | ({STORE: store} if isinstance(store, str) else {}),
-    )
-
-
-def _waiting(backlogs: list[PartitionBacklog]) -> Waiting:
-    worst = sorted(backlogs, key=lambda one: (-one.oldest_pending, -one.pending, -one.dead, one.partition))
-    return Waiting(
-        dirty=sum(one.dirty for one in backlogs),
-        pending=sum(one.pending for one in backlogs),
-        pending_bytes=sum(one.pending_bytes for one in backlogs),
-        oldest_pending=max((one.oldest_pending for one in backlogs), default=0.0),
-        overdue=max((one.overdue for one in backlogs), default=0.0),
-        dead=sum(one.dead for one in backlogs),
-        partitions=[one for one in worst if one.dirty or one.pending or one.dead],
     )
 
 

@@ -104,13 +104,13 @@ class Probe:
                 sight.wrong[name] = str(error)
 
     def _backlog(self, sight: Sight) -> Flow[None]:
-        found = yield from ops.backlogs(self._state)
+        found = ops.waiting_in((yield from ops.backlogs(self._state)))
         sight.values |= {
-            "pending_ops": sum(one.pending for one in found),
-            "pending_bytes": sum(one.pending_bytes for one in found),
-            "dirty_sessions": sum(one.dirty for one in found),
-            "oldest_pending_seconds": max(one.oldest_pending for one in found),
-            "dead_letters": sum(one.dead for one in found),
+            "pending_ops": found.pending,
+            "pending_bytes": found.pending_bytes,
+            "dirty_sessions": found.dirty,
+            "oldest_pending_seconds": found.oldest_pending,
+            "dead_letters": found.dead,
         }
 
     def _fleet(self, sight: Sight) -> Flow[None]:
