@@ -13,16 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from redis.exceptions import RedisError
-from rq import Queue, Worker
-from rq.serializers import JSONSerializer
-
-from sessioncache import nudge, ops, reports
+from sessioncache import ops, reports
 from sessioncache.checks import store
 from sessioncache.config import Settings
 from sessioncache.connect import BlockingConnections
 from sessioncache.errors import SessionCacheError, StoreUnavailable
 from sessioncache.flow import Flow, Transact, run
+from sessioncache.registered import registered
 from sessioncache.reports import Report
 from sessioncache.schema import HEAD
 from sessioncache.store import load
@@ -135,11 +132,8 @@ class Probe:
         sight.values |= {"stored_sessions": sessions, "stored_messages": messages}
 
     def _count_workers(self, sight: Sight) -> None:
-        connection = nudge.queue_connection(self._settings)
         try:
-            queue = Queue(self._settings.queue, connection=connection, serializer=JSONSerializer)
-            sight.values["workers"] = len(Worker.all(queue=queue, serializer=JSONSerializer))
-        except (RedisError, OSError, ValueError) as error:
-            sight.wrong.setdefault("queue", f"The Redis of the queue did not answer ({type(error).__name__}).")
-        finally:
-            connection.close()
+            sight.values["workers"] = len(run(registered(self._state), self._connections.driver.perform))
+        except SessionCacheError as error:
+            why = type(error.__cause__).__name__
+            sight.wrong.setdefault("queue", f"The Redis of the queue did not answer ({why}).")
