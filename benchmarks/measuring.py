@@ -39,7 +39,7 @@ class Bar:
 
     def __str__(self) -> str:
         bound = f"≤ {self.most:g}" if self.most is not None else f"≥ {self.least:g}"
-        return f"{bound} × {self.against}" if self.against else bound
+        return f"{bound} times {self.against}" if self.against else bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where it is measured: real servers of its own on unix sockets, started in a temporary directory; and what is measured with.
+"""Where it is measured: real servers on unix sockets, started in a temporary directory; and what is measured with.
 
 A *place* has one Redis or Valkey, one PostgreSQL, and a directory for SQLite files. Every door, bare client and peer of a
 benchmark is opened over the same one. A *scale* says how much is done: `FULL` takes some minutes, `QUICK` less than one.
