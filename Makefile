@@ -5,7 +5,7 @@ READY := .venv/.ready
 # With what builds the documentation and looks at the code, too.
 TOOLS := .venv/.tools
 
-.PHONY: test test-long test-oldest soak demo bench docs lint types format check clean
+.PHONY: test test-long test-oldest soak demo bench bench-more docs lint types format check clean
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long" -n 2
@@ -34,9 +34,15 @@ docs: $(TOOLS)
 demo: $(READY)
 	$(BIN)/sessioncache demo
 
-# What a window costs, what the functions for redis-cli do, how fast moving in is beside draining, and what it costs Redis to be
-# looked at. BENCH_POSTGRES=postgresql://… measures moving in there too, BENCH_OUTAGE=60 an outage of SQL of so many seconds.
-bench: $(READY)
+# Measures sessioncache, the bare limits and the peers side by side, in a few minutes; BENCH=--quick takes less than one, and
+# BENCH="reading --json figures.json" measures reading alone and keeps what it measured. The peers have an environment of their own.
+BENCH ?=
+bench: .venv-bench/.ready
+	PYTHONPATH=tests .venv-bench/bin/python benchmarks/bench.py $(BENCH)
+
+# What else has a price: a window, the functions for redis-cli, moving in, being looked at. BENCH_POSTGRES=postgresql://… measures
+# moving in there too, BENCH_OUTAGE=60 an outage of SQL of so many seconds.
+bench-more: $(READY)
 	$(BIN)/python benchmarks/window.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/functions.py
 	$(BIN)/python benchmarks/moving.py $(if $(BENCH_POSTGRES),--postgres $(BENCH_POSTGRES))
@@ -62,6 +68,11 @@ clean:
 .venv-oldest/.ready: pyproject.toml .ci/oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' -c .ci/oldest.txt
+	touch $@
+
+.venv-bench/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@
 
 $(READY): pyproject.toml

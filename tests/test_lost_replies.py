@@ -212,7 +212,8 @@ BETWEEN = ["hot", "silent", "vanished", "flushed and vanished", "others wrote"]
 def at(some_stack, proxy):
     """Sessions, and a cache behind a proxy that can lose replies; every script is known to Redis."""
     between = proxy(some_stack.server.socket)
-    with some_stack.cache() as operator, some_stack.raw() as raw:
+    patient = some_stack.cache(redis_timeout=20.0, timeout=20.0)  # a busy machine is none of its troubles
+    with patient as operator, some_stack.raw() as raw:
         for script in vars(scripts).values():
             if isinstance(script, scripts.Script):
                 raw.script_load(script.text)

@@ -1,0 +1,113 @@
+"""Plots of what `bench` measured, as SVG and PNG, from the file that its ``--json`` wrote.
+
+    python benchmarks/plots.py FILE DIRECTORY
+
+- ``bars``: for each bar, how far what was measured is from it, as a ratio; the middle half of the rounds as a line.
+- ``ways``: each thing that was measured in several ways, with the median of each way.
+- ``lengths``: what a second read costs, by the length of the history.
+
+Colours tell ours from the others, and are not needed to read them: each mark is named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from measuring import OURS, Bar, Figure
+
+OUR_COLOUR, OTHER_COLOUR, BAR_COLOUR = "#0b6e4f", "#8d99ae", "#c1121f"
+COLUMNS = 3
+_LENGTH = re.compile(r"(.*), history of ([\d,]+)(.*)")
+
+
+def load(path: Path) -> tuple[str, list[Figure]]:
+    """The machine and the figures of a file that `bench` wrote."""
+    read = json.loads(path.read_text())
+    return read["machine"], [Figure(**{**one, "bars": [Bar(**bar) for bar in one["bars"]]}) for one in read["figures"]]
+
+
+def bars(figures: Sequence[Figure], machine: str) -> Any:
+    """How far each thing is from its bar: below 1 it is met."""
+    found = [(figure, *verdict) for figure in figures for verdict in figure.verdicts()][::-1]
+    drawn, axes = plt.subplots(figsize=(11, 1.2 + 0.3 * len(found)), layout="constrained")
+    for place, (_, bar, ratio, met) in enumerate(found):
+        ends = [_share(bar, one) for one in (ratio.low, ratio.median, ratio.high)]
+        axes.plot([min(ends), max(ends)], [place, place], color=OUR_COLOUR if met else BAR_COLOUR, linewidth=3)
+        axes.plot(ends[1], place, "o" if met else "X", color=OUR_COLOUR if met else BAR_COLOUR)
+    axes.axvline(1, color=BAR_COLOUR, linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(found)), [f"{figure.measure}: {bar}" for figure, bar, _, _ in found], fontsize=8)
+    axes.set_xlabel("measured, as a share of the bar: left of the line it is met")
+    axes.set_title(machine, fontsize=9)
+    return drawn
+
+
+def _share(bar: Bar, value: float) -> float:
+    if bar.most is not None:
+        return max(value, 1e-9) / bar.most
+    return (bar.least or 0) / max(value, 1e-9)
+
+
+def ways(figures: Sequence[Figure], machine: str) -> Any:
+    """The median of each way."""
+    several = [figure for figure in figures if len(figure.rounds) > 1]
+    rows = -(-len(several) // COLUMNS)
+    drawn, grid = plt.subplots(rows, COLUMNS, figsize=(15, 1.9 * rows), squeeze=False, layout="constrained")
+    for axes, figure in zip(grid.flat, several, strict=False):
+        names = list(figure.rounds)[::-1]
+        colours = [OUR_COLOUR if name == OURS else OTHER_COLOUR for name in names]
+        axes.barh(names, [median(figure.rounds[name]) for name in names], color=colours)
+        axes.set_title(f"{figure.measure} ({figure.unit})", fontsize=8)
+        axes.tick_params(labelsize=7)
+    for axes in list(grid.flat)[len(several) :]:
+        axes.set_axis_off()
+    drawn.suptitle(machine, fontsize=9)
+    return drawn
+
+
+def lengths(figures: Sequence[Figure], machine: str) -> Any:
+    """What a second read costs, by the length of the history: a line for each way of each call."""
+    lines: dict[str, dict[int, float]] = defaultdict(dict)
+    unit = ""
+    for figure in figures:
+        named = _LENGTH.fullmatch(figure.measure)
+        if named is None or figure.unit in {"bytes", "round trips"}:
+            continue
+        unit = figure.unit
+        for way, rounds in figure.rounds.items():
+            name = f"{way}, {named[1].removeprefix('read again, ')}{named[3]}" if way == OURS else way
+            lines[name][int(named[2].replace(",", ""))] = median(rounds)
+    drawn, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    for name, points in lines.items():
+        ours = name.startswith(OURS)
+        axes.plot(list(points), list(points.values()), "o-" if ours else "x--", label=name)
+    axes.set(xscale="log", yscale="log", xlabel="messages in the history", ylabel=unit)
+    axes.set_title(f"A read after two new messages, on a server that read before\n{machine}", fontsize=9)
+    axes.legend(fontsize=7)
+    return drawn
+
+
+def main() -> None:
+    """Draw all of them."""
+    source, directory = Path(sys.argv[1]), Path(sys.argv[2])
+    mpl.use("svg")
+    plt.rcParams["svg.hashsalt"] = "sessioncache"
+    machine, figures = load(source)
+    for draw in (bars, ways, lengths):
+        drawn = draw(figures, machine)
+        for kind, told in (("svg", {"Date": None}), ("png", {})):
+            drawn.savefig(directory / f"benchmarks-{draw.__name__}.{kind}", dpi=110, metadata=told)
+        plt.close(drawn)
+
+
+if __name__ == "__main__":
+    main()
