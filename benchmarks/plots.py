@@ -1,4 +1,4 @@
-"""Plots of what `bench` measured, as SVG and PNG, from the file that its ``--json`` wrote.
+"""Plots, and a table, of what `bench` measured, as SVG and PNG, from the file that its ``--json`` wrote.
 
     python benchmarks/plots.py FILE DIRECTORY
 
@@ -7,6 +7,8 @@
 - ``lengths``: what a second read costs, by the length of the history.
 
 Colours tell ours from the others, and are not needed to read them: each mark is named.
+
+The table of ``benchmarks.md`` in the directory is written anew, too.
 """
 
 from __future__ import annotations
@@ -96,12 +98,34 @@ def lengths(figures: Sequence[Figure], machine: str) -> Any:
     return drawn
 
 
+def table(figures: Sequence[Figure], machine: str) -> str:
+    """What was measured, as Markdown."""
+    lines = [f"{machine}.", "", "| measure | sessioncache | others | ratio | bar |", "|---|---|---|---|---|"]
+    for figure in figures:
+        others = "; ".join(f"{name} {median(values):,.4g}" for name, values in figure.rounds.items() if name != OURS)
+        verdicts = figure.verdicts()
+        ratios = "; ".join(f"{found}{'' if met else ' *not met*'}" for _, found, met in verdicts)
+        bounds = "; ".join(str(bar) for bar, _, _ in verdicts)
+        ours = f"{median(figure.rounds[OURS]):,.4g} {figure.unit}"
+        lines.append(f"| {figure.measure} | {ours} | {others} | {ratios} | {bounds} |")
+    return "\n".join(lines)
+
+
+def write_table(page: Path, text: str) -> None:
+    """Put the table where the page says."""
+    begin, end = "<!-- measured -->\n", "<!-- /measured -->\n"
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n{text}\n\n{end}{after}")
+
+
 def main() -> None:
     """Draw all of them."""
     source, directory = Path(sys.argv[1]), Path(sys.argv[2])
     mpl.use("svg")
     plt.rcParams["svg.hashsalt"] = "sessioncache"
     machine, figures = load(source)
+    write_table(directory / "benchmarks.md", table(figures, machine))
     for draw in (bars, ways, lengths):
         drawn = draw(figures, machine)
         for kind, told in (("svg", {"Date": None}), ("png", {})):
