@@ -34,10 +34,10 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import zip_longest
 from os import urandom
+from typing import NamedTuple
 
 from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.keys import MAX_NAME_CHARACTERS
@@ -51,6 +51,7 @@ KINDS = frozenset(
     {APPEND, EVENT, REPLACE, TRUNCATE, CLEAR, RETAIN, REMOVE, EDIT, UPDATE, TOUCH, TELL, START, SWITCH, LEAVE, DELETE}
 )
 
+_KINDS = {kind.encode(): kind for kind in KINDS}
 # Kinds whose payload begins with a message id and a line break.
 _NAMING = MESSAGE_KINDS | {EDIT}
 _HEADER = re.compile(rb"(\d{1,16}) ([\w-]{16}) (\d{1,9}) (\d{1,15}) ([a-z_]+) ([^\n]{1,1024})\n")
@@ -89,9 +90,12 @@ def remembered(session_id: str, message_id: str, seq: int) -> tuple[str, int]:
     return own[1], seq - int(own[2] or 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
-    """One op, as it stands in a pending log."""
+class Op(NamedTuple):
+    """One op, as it stands in a pending log.
+
+    Attributes:
+        message_id: of kinds whose payload begins with one; else empty.
+    """
 
     version: int
     op_id: str
@@ -100,6 +104,7 @@ class Op:
     kind: str
     session_id: str
     payload: bytes
+    message_id: str = ""
 
     @property
     def name(self) -> str:
@@ -117,18 +122,16 @@ def parse(element: bytes) -> Op:
     if header is None:
         raise ValueError("no op")
     version, op_id, left, at_ms, kind, session_id = header.groups()
-    payload = element[header.end() :]
-    if kind.decode() not in KINDS:
+    known, at, message_id, payload = _KINDS.get(kind), int(at_ms), "", element[header.end() :]
+    if known is None:
         raise ValueError("an unknown kind of op")
-    if int(at_ms) > LAST_MILLISECOND:
+    if at > LAST_MILLISECOND:
         raise ValueError("no time")
-    if kind.decode() in _NAMING and not _is_name(payload.partition(b"\n")[0].decode()):
-        raise ValueError("no message id")
-    return Op(int(version), op_id.decode(), int(left), int(at_ms), kind.decode(), session_id.decode(), payload)
-
-
-def _is_name(message_id: str) -> bool:
-    return 0 < len(message_id) <= MAX_NAME_CHARACTERS
+    if known in _NAMING:
+        message_id = payload.partition(b"\n")[0].decode()
+        if not 0 < len(message_id) <= MAX_NAME_CHARACTERS:
+            raise ValueError("no message id")
+    return Op(int(version), op_id.decode(), int(left), at, known, session_id.decode(), payload, message_id)
 
 
 def is_corrupt(element: bytes) -> bool:
@@ -177,5 +180,4 @@ def readable(elements: Sequence[bytes]) -> list[Op]:
 
 def message_of(op: Op) -> tuple[str, bytes]:
     """The message id and the encoded message of an append."""
-    message_id, _, packed = op.payload.partition(b"\n")
-    return message_id.decode(), packed
+    return op.message_id, op.payload.partition(b"\n")[2]

@@ -59,6 +59,11 @@ log = logging.getLogger("sessioncache.schema")
 metadata = MetaData()
 
 
+def as_text(moment: datetime) -> str:
+    """An aware time as SQLite keeps it."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware UTC time. SQLite, which has no times, keeps text; what is no time there counts as 1970, with a warning."""
 
@@ -73,7 +78,7 @@ class Instant(TypeDecorator[datetime]):
         """What the database is given."""
         if value is None or dialect.name == "postgresql":
             return value
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+        return as_text(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """What the database gave back, aware."""

@@ -103,7 +103,7 @@ LAYERS = [
     ],
     ["sessioncache.store.place", "sessioncache.store.retire", "sessioncache.store.standing"],
     ["sessioncache.store.place", "sessioncache.store.retire", "sessioncache.store.layouts"],
-    ["sessioncache.store.details", "sessioncache.store.edits", "sessioncache.store.routes"],
+    ["sessioncache.store.details", "sessioncache.store.edits", "sessioncache.store.routes", "sessioncache.store.bulk"],
     ["sessioncache.store.columns"],
     [
         "sessioncache.store.find",
@@ -111,7 +111,7 @@ LAYERS = [
         "sessioncache.store.search",
         "sessioncache.store.candidates",
     ],
-    ["sessioncache.store.plan"],
+    ["sessioncache.store.plan", "sessioncache.store.known"],
     [
         "sessioncache.store.planned",
         "sessioncache.store.statements",

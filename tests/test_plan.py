@@ -27,8 +27,9 @@ def messages_of(made):
 
 
 def make(version, kind, session_id="s", name=None, left=0):
-    payload = f"m{name or version}\n".encode() if kind == ops.APPEND else b""
-    return Op(version, name or f"op{version}", left, 1000 + version, kind, session_id, payload)
+    message_id = f"m{name or version}" if kind == ops.APPEND else ""
+    payload = f"{message_id}\n".encode() if message_id else b""
+    return Op(version, name or f"op{version}", left, 1000 + version, kind, session_id, payload, message_id)
 
 
 def standing(route=("s", 0), known=(), deleted=()):

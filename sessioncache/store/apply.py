@@ -1,25 +1,32 @@
-"""Draining, the store's half: pending logs applied in one transaction.
+"""Draining, the store's half: pending logs applied in one transaction, by as many statements however many ops they hold.
 
 Guarantee (I3): every op takes effect exactly once, however often its log is delivered, because the keys' ``routes`` rows
 are locked, in a fixed order, before it is asked which ops are known; and what makes an op known is written in the same
 transaction. A duplicate (session id, seq) would be a bug, and raises.
+
+Which ops are known as ops, or as messages that were removed, is asked for all of them. Which messages stand is asked only
+where a log looks as if it was delivered before: all others are taken for new, and the unique (session id, message id) says
+where one is not. Then all of that is taken back, and it is asked for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Update, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
+from sessioncache import op as ops
 from sessioncache.message import instant
-from sessioncache.schema import applied_ops, messages, sessions
+from sessioncache.schema import applied_ops, sessions
 from sessioncache.store import details, edits, routes
-from sessioncache.store.columns import message_row
+from sessioncache.store.bulk import add_messages
+from sessioncache.store.known import Name, know_messages, know_ops
 from sessioncache.store.plan import known_id, plan
 from sessioncache.store.planned import AppliedOp, Log, Outcome, Plan, Standing, Step
-from sessioncache.store.statements import chunks, matching
+from sessioncache.store.statements import UpdateOfEach, chunks
 
 
 def apply(connection: Connection, logs: Sequence[Log], now: datetime, reason: str = "") -> list[Outcome]:
@@ -31,7 +38,47 @@ def apply(connection: Connection, logs: Sequence[Log], now: datetime, reason: st
         now: the time from which op ids are remembered, aware.
         reason: why none of these ops is to be applied, but remembered as refused; empty: they are applied.
     """
-    made = plan(logs, _standing(connection, logs), reason)
+    standing = _standing(connection, logs)
+    asked = [log for log in logs if reason or _may_repeat(log, standing)]
+    know_messages(connection, _messages_in(asked), standing)
+    if len(asked) < len(logs):
+        outcomes = _apply_as_new(connection, logs, standing.copy(), now)
+        if outcomes is not None:
+            return outcomes
+        know_messages(connection, _messages_in(logs), standing)
+    made = plan(logs, standing, reason)
+    _do(connection, made, now)
+    return made.outcomes
+
+
+def _may_repeat(log: Log, standing: Standing) -> bool:
+    """Whether it must be known, before it is applied, which of its messages the store has.
+
+    Not where every version is new, and nothing goes: a message that is there shows when it is inserted once more.
+    """
+    return log.ops[0].version <= standing.routes[log.session_key].version or any(op.kind in _REMOVING for op in log.ops)
+
+
+_REMOVING = frozenset(edits.KINDS | {ops.DELETE})
+
+
+def _apply_as_new(connection: Connection, logs: Sequence[Log], standing: Standing, now: datetime) -> list[Outcome] | None:
+    """Apply logs as if the messages that were not asked for were new; None, with nothing done, where one is not.
+
+    Nor is anything done where an op would be refused for the first time: what the store has is not refused.
+    """
+    made = plan(logs, standing)
+    if any(outcome.set_aside for outcome in made.outcomes):
+        return None
+    try:
+        with connection.begin_nested():
+            _do(connection, made, now)
+    except IntegrityError:
+        return None
+    return made.outcomes
+
+
+def _do(connection: Connection, made: Plan, now: datetime) -> None:
     if made.starts:
         connection.execute(insert(sessions), [details.row_of(key, op) for key, op in made.starts])
     if made.applied_ops:
@@ -46,29 +93,25 @@ def apply(connection: Connection, logs: Sequence[Log], now: datetime, reason: st
     for session_id, at_ms in made.deletes.items():
         edits.bury(connection, session_id, instant(at_ms), now)
     routes.move(connection, made.routes)
-    return made.outcomes
 
 
 def _take(connection: Connection, step: Step, now: datetime) -> None:
     if step.messages:
-        connection.execute(insert(messages), [message_row(one) for one in step.messages])
+        add_messages(connection, step.messages)
     for key, op in step.edits:
         edits.edit(connection, key, op, now)
 
 
 def _standing(connection: Connection, logs: Sequence[Log]) -> Standing:
+    """What the store knows, but for messages."""
     standing = Standing(routes.locked(connection, sorted(log.session_key for log in logs)), {}, set(), set())
-    named = sorted({(op.session_id, known_id(op)) for log in logs for op in log.ops})
-    for some in chunks(named):
-        found = connection.execute(matching(messages.c.message_id, some, messages.c.seq))
-        standing.known.update(((row[0], row[1]), row[2]) for row in found)
-        for row in connection.execute(matching(applied_ops.c.op_id, some, applied_ops.c.version, applied_ops.c.refused)):
-            if row[3]:
-                standing.refused.add((row[0], row[1]))
-            else:
-                standing.known[row[0], row[1]] = row[2]
-    _see_sessions(connection, sorted({session_id for session_id, _ in named}), standing)
+    know_ops(connection, [(op.session_id, known_id(op)) for log in logs for op in log.ops], standing)
+    _see_sessions(connection, sorted({op.session_id for log in logs for op in log.ops}), standing)
     return standing
+
+
+def _messages_in(logs: Sequence[Log]) -> list[Name]:
+    return [(op.session_id, op.message_id) for log in logs for op in log.ops if op.kind in ops.MESSAGE_KINDS]
 
 
 def _see_sessions(connection: Connection, session_ids: Sequence[str], standing: Standing) -> None:
@@ -83,7 +126,7 @@ def _see_sessions(connection: Connection, session_ids: Sequence[str], standing: 
 
 
 def _record_activity(connection: Connection, made: Plan) -> None:
-    """What happened to each session, in one statement for all; what is not given stays."""
+    """What happened to each session; what is not given stays."""
     rows = [
         {
             "id": session_id,
@@ -96,25 +139,31 @@ def _record_activity(connection: Connection, made: Plan) -> None:
         }
         for session_id, seen in sorted(made.activity.items())
     ]
-    if rows:
-        connection.execute(_ACTIVITY, rows)
+    _ACTIVITY.execute(connection, rows)
 
 
-def _or_as_it_was(column: Column[Any], name: str) -> Any:
-    return func.coalesce(bindparam(name, type_=column.type), column)
-
-
-_ACTIVITY = (
-    update(sessions)
-    .where(sessions.c.session_id == bindparam("id"))
-    .values(
-        message_count=sessions.c.message_count + bindparam("added", type_=BigInteger),
-        last_seq=_or_as_it_was(sessions.c.last_seq, "seq"),
-        last_message_at=_or_as_it_was(sessions.c.last_message_at, "message_at"),
-        updated_at=_or_as_it_was(sessions.c.updated_at, "active_at"),
-        last_accessed=_or_as_it_was(sessions.c.last_accessed, "seen_at"),
-        told=_or_as_it_was(sessions.c.told, "was_told"),
+def _activity(given: Mapping[str, Any]) -> Update:
+    columns = sessions.c
+    kept = {name: func.coalesce(given[new], columns[name]) for name, new in _KEPT_UNLESS.items()}
+    return (
+        update(sessions)
+        .where(columns.session_id == given["id"])
+        .values(message_count=columns.message_count + given["added"], **kept)
     )
+
+
+# What an op may say anew of a session, else it stays; and how it is called where it is given.
+_KEPT_UNLESS = {
+    "last_seq": "seq",
+    "last_message_at": "message_at",
+    "updated_at": "active_at",
+    "last_accessed": "seen_at",
+    "told": "was_told",
+}
+_ACTIVITY = UpdateOfEach(
+    {"id": sessions.c.session_id.type, "added": sessions.c.message_count.type}
+    | {given: sessions.c[name].type for name, given in _KEPT_UNLESS.items()},
+    _activity,
 )
 
 

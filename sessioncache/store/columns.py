@@ -13,30 +13,42 @@ from sessioncache.store.words import searchable
 ROLE_CHARACTERS = 255
 
 
-def body_columns(packed: bytes) -> dict[str, Any]:
-    """Role, body and text of an encoded message.
+BODY = ("role", "body", "text", "words")
+# In the order of `message_values`.
+MESSAGE = ("session_id", "seq", "message_id", *BODY, "created_at")
 
-    Raises:
-        StoreRefused: it is none.
-    """
+
+def _body_values(packed: bytes) -> tuple[str | None, str, str, str | None]:
     try:
         data = decode(packed)
         body = to_json(data)
     except (ValueError, TypeError, RecursionError):
         raise unreadable() from None
     role, text = data.get("role"), storable(plain_text(data))
-    return {
-        "role": storable(role)[:ROLE_CHARACTERS] if isinstance(role, str) else None,
-        "body": body,
-        "text": text,
-        "words": searchable(text),
-    }
+    return storable(role)[:ROLE_CHARACTERS] if isinstance(role, str) else None, body, text, searchable(text)
+
+
+def body_columns(packed: bytes) -> dict[str, Any]:
+    """Role, body, text and words of an encoded message.
+
+    Raises:
+        StoreRefused: it is none.
+    """
+    return dict(zip(BODY, _body_values(packed), strict=True))
+
+
+def message_values(new: NewMessage) -> tuple[Any, ...]:
+    """The row of a message, in the order of `MESSAGE`.
+
+    Raises:
+        StoreRefused: it is none.
+    """
+    return new.session_id, new.seq, new.message_id, *_body_values(new.packed), instant(new.at_ms)
 
 
 def message_row(new: NewMessage) -> dict[str, Any]:
-    """The row of a message."""
-    named = {"session_id": new.session_id, "seq": new.seq, "message_id": new.message_id}
-    return {**named, **body_columns(new.packed), "created_at": instant(new.at_ms)}
+    """The same, by name."""
+    return dict(zip(MESSAGE, message_values(new), strict=True))
 
 
 def storable(text: str) -> str:

@@ -7,11 +7,11 @@ names}``; a name of the metadata that is None goes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Text, bindparam, cast, select, update
+from sqlalchemy import Connection, Text, Update, bindparam, cast, select, update
 
 from sessioncache.foreign import parse_object
 from sessioncache.info import without_none
@@ -20,6 +20,7 @@ from sessioncache.op import CLEAR, SWITCH, Op
 from sessioncache.schema import sessions
 from sessioncache.store.payloads import changes_of, columns_of
 from sessioncache.store.planned import Diverged, Kept
+from sessioncache.store.statements import chunks
 from sessioncache.store.words import title_words
 
 log = logging.getLogger("sessioncache.store")
@@ -87,7 +88,7 @@ def change(connection: Connection, updates: Iterable[Op | Kept | Diverged]) -> N
     for one in updates:
         if isinstance(one, Kept):
             if one.replaced in changes:
-                _change(connection, one.replaced, changes.pop(one.replaced))
+                _change(connection, {one.replaced: changes.pop(one.replaced)})
             _keep_names(connection, one.session_id, one.replaced)
         else:
             op = one.op if isinstance(one, Diverged) else one
@@ -95,8 +96,7 @@ def change(connection: Connection, updates: Iterable[Op | Kept | Diverged]) -> N
             if isinstance(one, Diverged):
                 payload = _without_seqs(payload)
             changes.setdefault(op.session_id, Changed()).add(payload)
-    for session_id, changed in changes.items():
-        _change(connection, session_id, changed)
+    _change(connection, changes)
 
 
 def _without_seqs(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,19 +104,36 @@ def _without_seqs(payload: Mapping[str, Any]) -> dict[str, Any]:
     return {**payload, "set": {name: columns[name] for name in columns if name != "consolidated_seq"}}
 
 
-def _change(connection: Connection, session_id: str, changed: Changed) -> None:
-    values = titled(changed.columns)
-    values.update({name: sessions.c[name] + amount for name, amount in changed.counters.items()})
-    if changed.metadata:
-        values["metadata"] = merged(connection, session_id, changed.metadata)
-    if values:
-        connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(**values))
+def _change(connection: Connection, changes: Mapping[str, Changed]) -> None:
+    """Sessions that change alike, in one statement."""
+    metadata = _merged(connection, {name: changed.metadata for name, changed in changes.items() if changed.metadata})
+    alike: dict[tuple[frozenset[str], frozenset[str]], list[dict[str, Any]]] = {}
+    for session_id, changed in changes.items():
+        values = titled(changed.columns)
+        if session_id in metadata:
+            values["metadata"] = metadata[session_id]
+        rows = alike.setdefault((frozenset(values), frozenset(changed.counters)), [])
+        new = {f"new_{name}": value for name, value in values.items() if name not in changed.counters}
+        rows.append({"its_id": session_id, **new, **{f"more_{name}": more for name, more in changed.counters.items()}})
+    for (names, counters), rows in alike.items():
+        if names or counters:
+            connection.execute(_changing(names - counters, counters), rows)
 
 
-def merged(connection: Connection, session_id: str, names: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a session with these names over it."""
-    stands = connection.scalar(select(cast(sessions.c.metadata, Text)).where(sessions.c.session_id == session_id))
-    return without_none({**readable_object(stands, session_id), **names})
+def _changing(names: Collection[str], counters: Collection[str]) -> Update:
+    new: dict[str, Any] = {name: bindparam(f"new_{name}") for name in sorted(names)}
+    more = {name: sessions.c[name] + bindparam(f"more_{name}") for name in sorted(counters)}
+    return update(sessions).where(sessions.c.session_id == bindparam("its_id")).values({**new, **more})
+
+
+def _merged(connection: Connection, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The metadata of sessions with these names over it."""
+    found = {}
+    stands = select(sessions.c.session_id, cast(sessions.c.metadata, Text))
+    for some in chunks(sorted(changes)):
+        for session_id, text in connection.execute(stands.where(sessions.c.session_id.in_(some))):
+            found[session_id] = without_none({**readable_object(text, session_id), **changes[session_id]})
+    return found
 
 
 def readable_object(text: str | None, session_id: str) -> dict[str, Any]:

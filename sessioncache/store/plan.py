@@ -33,7 +33,7 @@ RESET, SWITCHED = "session_reset", "session_switch"
 
 def known_id(op: Op) -> str:
     """The id by which the store remembers an op."""
-    return ops.message_of(op)[0] if op.kind in ops.MESSAGE_KINDS else op.op_id
+    return op.message_id if op.kind in ops.MESSAGE_KINDS else op.op_id
 
 
 def plan(logs: Sequence[Log], standing: Standing, reason: str = "") -> Plan:
@@ -76,7 +76,7 @@ class _KeyPlan:
             self.outcome.set_aside[reason] = self.outcome.set_aside.get(reason, 0) + 1
             self._refuse(op, reason)
         else:
-            self._apply(op)
+            self._apply(op, name)
             self.outcome.applied.append(op.name)
 
     def _reason_to_refuse(self, op: Op) -> str:
@@ -96,19 +96,30 @@ class _KeyPlan:
         self.outcome.drop = True
         self.outcome.refused.append((op.name, reason))
 
-    def _apply(self, op: Op) -> None:
-        last_seq = self.standing.last_seqs.get(op.session_id, 0) if op.kind in ops.MESSAGE_KINDS else 0
-        if op.version <= max(self.version, last_seq) or self.outcome.renumbered:
+    def _apply(self, op: Op, name: tuple[str, str]) -> None:
+        is_message = op.kind in ops.MESSAGE_KINDS
+        newest = self.version
+        if is_message:
+            newest = max(newest, self.standing.last_seqs.get(op.session_id, 0))
+        if op.version <= newest or self.outcome.renumbered:
             self.outcome.renumbered += 1
             self.outcome.drop = True
-        self.version = max(self.version, last_seq) + 1 if self.outcome.renumbered else op.version
-        self.standing.known[op.session_id, known_id(op)] = self.version
-        if op.kind not in ops.MESSAGE_KINDS:
+            self.version = newest + 1
+        else:
+            self.version = op.version
+        self.standing.known[name] = self.version
+        if not is_message:
             self.made.applied_ops.append(AppliedOp(self.key, op, self.version))
         self._EFFECTS[op.kind](self, op)
 
+    def _activity_of(self, session_id: str) -> Activity:
+        found = self.made.activity.get(session_id)
+        if found is None:
+            found = self.made.activity[session_id] = Activity()
+        return found
+
     def _seen(self, op: Op) -> Activity:
-        seen = self.made.activity.setdefault(op.session_id, Activity())
+        seen = self._activity_of(op.session_id)
         seen.accessed_ms = op.at_ms
         return seen
 
@@ -118,14 +129,17 @@ class _KeyPlan:
 
     def _append(self, op: Op) -> None:
         message_id, packed = ops.message_of(op)
-        self.step += bool(self.made.step(self.step).edits)
-        self.made.step(self.step).messages.append(NewMessage(op.session_id, self.version, message_id, op.at_ms, packed))
+        step = self.made.step(self.step)
+        if step.edits:
+            self.step += 1
+            step = self.made.step(self.step)
+        step.messages.append(NewMessage(op.session_id, self.version, message_id, op.at_ms, packed))
         self.standing.last_seqs[op.session_id] = self.version
         seen = self._seen(op)
         seen.added += 1
         seen.last_seq, seen.message_ms = self.version, op.at_ms
         if op.kind == ops.APPEND:
-            self._active(op)
+            seen.active_ms, seen.told = op.at_ms, False
         self.outcome.drop |= op.session_id != self.current
 
     def _edit(self, op: Op) -> None:
@@ -177,7 +191,7 @@ class _KeyPlan:
         self._seen(op)
 
     def _tell(self, op: Op) -> None:
-        self.made.activity.setdefault(op.session_id, Activity()).told = True
+        self._activity_of(op.session_id).told = True
 
     _EFFECTS: ClassVar[dict[str, Callable[[_KeyPlan, Op], None]]] = {
         **dict.fromkeys(ops.MESSAGE_KINDS, _append),

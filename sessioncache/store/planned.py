@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sessioncache.op import Op
 
@@ -43,9 +44,14 @@ class Standing:
     keys: dict[str, str] = field(default_factory=dict)
     last_seqs: dict[str, int] = field(default_factory=dict)
 
+    def copy(self) -> Standing:
+        """One that a plan may bring forward while this stays."""
+        return Standing(
+            self.routes, dict(self.known), set(self.refused), set(self.deleted), dict(self.keys), dict(self.last_seqs)
+        )
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+
+class NewMessage(NamedTuple):
     """A message to insert."""
 
     session_id: str

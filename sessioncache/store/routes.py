@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, select, update
 
 from sessioncache.arguments import MAX_NUMBER
 from sessioncache.errors import CorruptRecord
 from sessioncache.schema import routes
 from sessioncache.store.planned import Route
-from sessioncache.store.statements import chunks, insert_unless_there
+from sessioncache.store.statements import UpdateOfEach, chunks, insert_unless_there
 
 
 def locked(connection: Connection, keys: Sequence[str]) -> dict[str, Route]:
@@ -49,7 +49,13 @@ def checked_version(session_key: str, version: object) -> int:
 
 def move(connection: Connection, moved: Mapping[str, Route]) -> None:
     """Let keys have these sessions and versions; their rows are locked."""
-    statement = update(routes).where(routes.c.session_key == bindparam("key"))
-    statement = statement.values(session_id=bindparam("id"), version=bindparam("at_version"))
     rows = [{"key": key, "id": to.session_id or None, "at_version": to.version} for key, to in moved.items()]
-    connection.execute(statement, rows)
+    _MOVE.execute(connection, rows)
+
+
+_MOVE = UpdateOfEach(
+    {"key": routes.c.session_key.type, "id": routes.c.session_id.type, "at_version": routes.c.version.type},
+    lambda to: (
+        update(routes).where(routes.c.session_key == to["key"]).values(session_id=to["id"], version=to["at_version"])
+    ),
+)

@@ -68,6 +68,8 @@ _UNSPACED_MARK = re.compile(f"[{_UNSPACED}]")
 
 def searchable(text: str) -> str | None:
     """What the index is to hold in place of this text; None where it is the text itself."""
+    if text.isascii():
+        return None
     head = text[:SEARCHED]
     made = words(head)[:SEARCHED]
     return None if made == head else made
