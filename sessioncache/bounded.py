@@ -13,13 +13,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any
 
 import redis.asyncio.sentinel
 import redis.sentinel
+from hiredis import pack_command
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from sessioncache.sentinel import Deployment
@@ -30,13 +30,18 @@ AT_ONCE = 0.01
 _thread = threading.local()
 
 
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """What this thread asks of Redis in this block takes so long at most."""
-    _thread.until = time.monotonic() + seconds
-    try:
-        yield
-    finally:
+class within:  # noqa: N801 - said as a verb: with within(seconds)
+    """What this thread asks of Redis in this block takes so many seconds at most."""
+
+    __slots__ = ("_seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        _thread.until = time.monotonic() + self._seconds
+
+    def __exit__(self, *_: object) -> None:
         _thread.until = None
 
 
@@ -120,7 +125,14 @@ def _discard(made: Future[socket.socket]) -> None:
         made.result().close()
 
 
-class _Bounded:
+class _Packing:
+    """What every connection does otherwise: hiredis packs commands, also those of an awaiting one, at once."""
+
+    def pack_command(self, *command: Any) -> list[bytes]:
+        return [pack_command((*command[0].split(), *command[1:]))]
+
+
+class _Bounded(_Packing):
     """What a blocking connection does otherwise."""
 
     def _connect(self) -> Any:
@@ -135,7 +147,7 @@ class _Bounded:
             raise
 
 
-class _Awaited:
+class _Awaited(_Packing):
     """What an awaiting connection does otherwise."""
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:

@@ -26,7 +26,7 @@ from sessioncache.drivers import Awaiting, Blocking, FirstTransaction, Gate
 from sessioncache.errors import ConfigurationError
 from sessioncache.flow import Flow, arun, run
 from sessioncache.nudge import Nudger
-from sessioncache.pools import awaiting_pool, blocking_pool
+from sessioncache.pools import awaiting_client, blocking_client
 from sessioncache.reports import Kind, Reporter
 from sessioncache.state import State
 from sessioncache.store import engine as engines
@@ -104,7 +104,7 @@ class BlockingConnections:
         _both_or_neither(hot, engine)
         self.settings, self.state = settings, State.of(settings)
         self._owned = hot is None
-        self._hot = _binary(hot or redis.Redis(connection_pool=blocking_pool(settings)))
+        self._hot = _binary(hot or blocking_client(settings))
         self._engine = engines.prepared(engine or engines.blocking(settings))
         self._bell = _bell(settings, self.state, handed_in=not self._owned)
         self.reporter = Reporter(self.state, kind, hot)
@@ -135,7 +135,7 @@ class BlockingConnections:
         self._bell.renew()
         self.reporter.renew()
         if self._owned:
-            self._hot = self.driver.hot = redis.Redis(connection_pool=blocking_pool(self.settings))
+            self._hot = self.driver.hot = blocking_client(self.settings)
 
     def run(self, flow: Flow[T]) -> T:
         """The result of a flow."""
@@ -177,7 +177,7 @@ class AwaitingConnections:
         _both_or_neither(hot, engine)
         self.settings, self.state = settings, State.of(settings)
         self._owned = hot is None
-        self._hot = _binary(hot or redis.asyncio.Redis(connection_pool=awaiting_pool(settings)))
+        self._hot = _binary(hot or awaiting_client(settings))
         self._engine = engine or engines.awaiting(settings)
         engines.prepared(self._engine.sync_engine)
         self._bell = _bell(settings, self.state, handed_in=not self._owned)

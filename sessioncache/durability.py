@@ -43,6 +43,8 @@ class Synced:
     timeout: float = 3.0
 
 
+_NAMED = {CACHED: None, STORED: None, REPLICATED: Replicated(), SYNCED: Synced()}
+
 Durability = Literal["cached", "replicated", "synced", "stored"] | Replicated | Synced
 
 
@@ -76,12 +78,11 @@ def named(durability: object) -> tuple[str, Replicated | Synced | None]:
     Raises:
         InvalidInput: there is no such level.
     """
-    known = {CACHED: None, STORED: None, REPLICATED: Replicated(), SYNCED: Synced()}
-    if isinstance(durability, str) and durability in known:
-        return durability, known[durability]
+    if isinstance(durability, str) and durability in _NAMED:
+        return durability, _NAMED[durability]
     if not isinstance(durability, Replicated | Synced):
         raise InvalidInput(
-            f"durability is {', '.join(map(repr, known))}, Replicated(…) or Synced(…), not {shown(durability)}."
+            f"durability is {', '.join(map(repr, _NAMED))}, Replicated(…) or Synced(…), not {shown(durability)}."
         )
     name = REPLICATED if isinstance(durability, Replicated) else SYNCED
     number(durability.replicas, "replicas", least=int(name == REPLICATED))

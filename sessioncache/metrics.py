@@ -85,11 +85,13 @@ class Counters:
         with self._lock:
             self._values[name] += amount
 
-    def observe(self, name: str, value: float) -> None:
-        """Put a value into a histogram; ``name`` is one of `BOUNDS`."""
+    def observe(self, name: str, value: float, **counted: int) -> None:
+        """Put a value into a histogram, and count what belongs to it; names are of `BOUNDS`, and of `NAMES`."""
         with self._lock:
             self._counts[name][bisect_left(BOUNDS[name], value)] += 1
             self._sums[name] += value
+            for one, amount in counted.items():
+                self._values[one] += amount
 
     def snapshot(self) -> dict[str, int]:
         """All counters as they are now."""

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Sequence
 from hashlib import sha256
 from itertools import zip_longest
@@ -55,12 +56,13 @@ _KINDS = {kind.encode(): kind for kind in KINDS}
 # Kinds whose payload begins with a message id and a line break.
 _NAMING = MESSAGE_KINDS | {EDIT}
 _HEADER = re.compile(rb"(\d{1,16}) ([\w-]{16}) (\d{1,9}) (\d{1,15}) ([a-z_]+) ([^\n]{1,1024})\n")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _OWN_MESSAGE_ID = re.compile(r"([A-Za-z0-9_-]{16})(?:\.(\d+))?")
 
 
 def new_op_id() -> str:
     """An op id that nobody else has."""
-    return urlsafe_b64encode(urandom(12)).decode()
+    return b2a_base64(urandom(12), newline=False).translate(_URL_SAFE).decode()
 
 
 def message_ids(op_id: str, count: int) -> list[str]:

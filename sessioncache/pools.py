@@ -1,14 +1,18 @@
-"""Pools of Redis connections, from addresses: a server, or the primary that Sentinels name.
+"""Pools of Redis connections and clients over them, from addresses: a server, or the primary that Sentinels name.
 
 A pool has a bound and callers wait for a connection; behind Sentinels too, where redis-py's own pool would refuse them.
 Each new connection asks the Sentinels anew, one after the other, each for its share of the time of a command. Nothing is
 sent again by redis-py: `repeat` does that.
+
+The clients send a command over a connection and read the reply, without redis-py's retries and accounts of it, which took
+as long as all the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from queue import Empty
 from typing import Any
 
 import redis
@@ -31,12 +35,59 @@ _WAITS = 3
 class BlockingPool(redis.BlockingConnectionPool):
     """A pool that takes no connection back whose reply may be unread because its thread was interrupted."""
 
+    def get_connection(self, *_: Any, **__: Any) -> Any:
+        """A connection that is ready; `release` gives it back."""
+        self._checkpid()
+        try:
+            connection = self.pool.get(timeout=self.timeout) or self.make_connection()  # type: ignore[no-untyped-call]
+        except Empty:
+            raise redis.ConnectionError("No connection became free in time.") from None
+        try:
+            connection.connect()
+            if _is_stale(connection):
+                connection.disconnect()
+                connection.connect()
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
     def release(self, connection: Any) -> None:
         """Take a connection back, closed if this thread is ending."""
         error = sys.exception()
         if error is not None and not isinstance(error, Exception):
             connection.disconnect()
         super().release(connection)  # type: ignore[no-untyped-call]
+
+
+def _is_stale(connection: Any) -> bool:
+    """Whether the server closed it, or left something unread in it, since it was used last."""
+    try:
+        return bool(connection.can_read())
+    except (redis.ConnectionError, redis.TimeoutError, OSError):
+        return True
+
+
+class BlockingClient(redis.Redis):
+    """A client over a `BlockingPool`."""
+
+    def execute_command(self, *command: Any, **_: Any) -> Any:
+        """The reply to one command, as it came. A connection that fails, or whose reply is not read, is closed."""
+        connection = self.connection_pool.get_connection()
+        try:
+            connection.send_command(*command)
+            return connection.read_response()
+        finally:
+            self.connection_pool.release(connection)
+
+
+def blocking_client(settings: Settings) -> BlockingClient:
+    """The client of a blocking door.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+    """
+    return BlockingClient(connection_pool=blocking_pool(settings))
 
 
 def blocking_pool(settings: Settings) -> BlockingPool:
@@ -93,13 +144,35 @@ class AwaitingPool(redis.asyncio.ConnectionPool):
             self._free.release()
 
 
+class AwaitingClient(redis.asyncio.Redis):
+    """A client over an `AwaitingPool`."""
+
+    async def execute_command(self, *command: Any, **_: Any) -> Any:
+        """The reply to one command, as it came. A connection that fails, or whose reply is not read, is closed."""
+        connection = await self.connection_pool.get_connection()
+        try:
+            await connection.send_command(*command)
+            return await connection.read_response()
+        finally:
+            await self.connection_pool.release(connection)
+
+
+def awaiting_client(settings: Settings) -> AwaitingClient:
+    """The client of an awaiting door. Whoever awaits it bounds how long a command takes, once for all its waits.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+    """
+    return AwaitingClient(connection_pool=awaiting_pool(settings))
+
+
 def awaiting_pool(settings: Settings) -> AwaitingPool:
     """The pool of an awaiting door.
 
     Raises:
         ConfigurationError: the URL cannot be used.
     """
-    options = {"retry": AwaitingRetry(NoBackoff(), 0), **_patient(settings)}
+    options = {"retry": AwaitingRetry(NoBackoff(), 0), **_patient(settings), "socket_timeout": None}
     pool: AwaitingPool = _pool(AwaitingPool, "redis_url", settings.redis_url, AWAITING, settings, options)
     return pool
 
@@ -123,7 +196,7 @@ def _patient(settings: Settings) -> dict[str, Any]:
 
 def _pool(kind: Any, name: str, url: str, classes: Any, settings: Settings, options: dict[str, Any]) -> Any:
     patience, scheme = settings.redis_timeout, url.partition("://")[0]
-    options |= {"socket_timeout": patience, "socket_connect_timeout": patience}
+    options = {"socket_timeout": patience, "socket_connect_timeout": patience, **options}
     options = {key: value for key, value in options.items() if scheme != "unix" or key not in _TCP_ONLY}
     parse = redis.connection.parse_url if classes is BLOCKING else redis.asyncio.connection.parse_url
     try:

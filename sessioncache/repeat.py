@@ -54,13 +54,13 @@ def ask_each(state: State, commands: tuple[tuple[str | int, ...], ...]) -> Flow[
 
 
 def _repeated(state: State, request: Evaluate | Command) -> Flow[Any]:
-    last_start = time.monotonic() + state.settings.timeout - state.settings.redis_timeout
-    for pause in pauses():
+    last_start, waits = time.monotonic() + state.settings.timeout - state.settings.redis_timeout, pauses()
+    while True:
         try:
             return (yield request)
         except HotTierUnavailable:
+            pause = next(waits)
             if time.monotonic() + pause > last_start:
                 raise
         state.counters.add("retries")
         yield Pause(pause)
-    raise AssertionError("pauses never end")

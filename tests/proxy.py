@@ -15,6 +15,7 @@ class Proxy:
 
     Attributes:
         trips: round trips: how often a client spoke after the server had.
+        bytes: what went through, in both directions.
         connections: how many were opened.
         lose: a word; the reply to the next request that holds it is swallowed and its connection cut.
         swallow: the same, but the connection is left open, silent.
@@ -23,7 +24,7 @@ class Proxy:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.trips = self.connections = 0
+        self.trips = self.connections = self.bytes = 0
         self.lose: bytes | None = None
         self.swallow: bytes | None = None
         self.refuse: bytes | None = None
@@ -63,6 +64,7 @@ class Proxy:
                     data = key.fileobj.recv(1 << 20)
                     if not data:
                         return
+                    self.bytes += len(data)
                     if key.fileobj is client:
                         if spoke != "client":
                             self.trips += 1

@@ -120,7 +120,9 @@ def test_a_reply_that_nobody_read_is_never_the_next_callers(one_stack, monkeypat
         def ends(*_: object, **__: object) -> None:
             raise SystemExit
 
-        monkeypatch.setattr(hot, "parse_response", ends)
+        connection = hot.connection_pool.get_connection()
+        hot.connection_pool.release(connection)
+        monkeypatch.setattr(connection, "read_response", ends)
         with pytest.raises(SystemExit):
             hot.execute_command("ECHO", "somebody else's")
         monkeypatch.undo()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from doors import Awaited
+from sentinels import until
 
 from sessioncache import AsyncSessionCache, SessionCache
 
@@ -37,6 +38,25 @@ def test_an_append_of_any_batch_is_one_round_trip(counted, count):
     before = counter.trips
     session.append([{"content": str(n)} for n in range(count)])
     assert counter.trips - before == 1
+
+
+def test_what_an_append_of_one_message_takes(counted, stack):
+    """One script of 13 commands besides INFO, and less than a kilobyte besides the message."""
+    cache, counter = counted
+    session, message = cache.open("k"), {"content": "x" * 400}
+    session.append(message)
+    until(lambda: cache._state.counters.snapshot()["nudges"])
+    with stack.raw() as raw:
+        before, sent = ran(raw), counter.bytes
+        session.append(message)
+        assert ran(raw) - before <= 13
+        assert counter.bytes - sent < 400 + 1000
+
+
+def ran(raw):
+    """How many commands Redis has run, in scripts too; scripts themselves and INFO do not count."""
+    told = raw.info("commandstats")
+    return sum(one["calls"] for name, one in told.items() if not name.startswith(("cmdstat_eval", "cmdstat_info")))
 
 
 @pytest.mark.parametrize("length", [1, 10, 5000])

@@ -198,12 +198,12 @@ def entries(bench):
 
 
 def test_remembered_ops_are_few(monkeypatch):
-    """The last 64, about 1.5 KB; a group is remembered whole as long as it is among them."""
+    """The last 64, about 1.5 KB, and some while versions grow longer; a group is remembered whole as long as it is one."""
     bench = Bench(monkeypatch)
     bench.warm()
     for n in range(100):
         bench.append("a", ids=[f"id-{n}"])
-    assert len(entries(bench)) == 64
+        assert min(n + 1, 64) <= len(entries(bench)) <= 68
     assert len(bench.client.hget(bench.keys.meta, "ops")) < 1500
     group = {"ids": [f"new-{n}" for n in range(100)]}
     first = bench.append(*"abcdefghij" * 10, **group)

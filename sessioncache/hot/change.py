@@ -87,6 +87,8 @@ def change(
     )  # fmt: skip
     reply: list[Any] = [*found[0], found[1]] if terms.wait else found
     match reply[0]:
+        case b"ok":
+            return reply
         case b"miss":
             return None
         case b"moved":

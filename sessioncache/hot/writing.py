@@ -37,7 +37,7 @@ def append(
 ) -> Flow[Appended | Moved | Busy | None]:
     r"""Append messages, each an op id and ``<message id>\n<msgpack>``; ``terms.op_id`` is not used."""
     settings = state.settings
-    parts = (part for item in items for part in item)
+    parts = [part for item in items for part in item]
     reply = yield from change(
         state, scripts.APPEND, keys, terms, kind, settings.window, settings.window_bytes, *parts
     )  # fmt: skip

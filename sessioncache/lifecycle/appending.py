@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import msgpack
+
 from sessioncache import durability
+from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.durability import CACHED, STORED, Replicated, Synced
 from sessioncache.errors import DurabilityNotReached, InvalidKey, InvalidMessage, SessionCacheError
 from sessioncache.flow import Flow, Transact
@@ -20,8 +23,8 @@ from sessioncache.hot import writing
 from sessioncache.hot.writing import Appended
 from sessioncache.keys import check_name
 from sessioncache.lifecycle.handle import Handle, changed
-from sessioncache.message import Record, element, encode, record
-from sessioncache.op import APPEND, EVENT, message_ids, new_op_id, op_id_of
+from sessioncache.message import Record, element, encode, instant
+from sessioncache.op import APPEND, EVENT, message_ids, op_id_of
 from sessioncache.state import State
 from sessioncache.store import load
 from sessioncache.write_behind import drain_key
@@ -80,27 +83,32 @@ def _append(
     begun = time.perf_counter()
     level, question = durability.named(asked.durability)
     packed = encoded(state, as_list(messages))
-    names, op_ids = _names(handle.session_id, ids, len(packed))
     wait = durability.wait_of(question, state.settings.redis_timeout) if question else None
-    terms = replace(handle.change(asked.expected_version), wait=wait)
+    terms = handle.change(asked.expected_version, wait)
+    names, op_ids = _names(handle.session_id, ids, len(packed), terms.op_id)
     if not packed:
         return []
-    items = [(op_id, item) for op_id, item in zip(op_ids, with_names(names, packed), strict=True)]
+    items = list(zip(op_ids, with_names(names, packed), strict=True))
     attempt = partial(writing.append, state, handle.keys, terms, APPEND if asked.activity else EVENT, items)
     reply = yield from changed(state, handle, attempt)
-    stamped = zip(reply.stamps, names, packed, strict=True)
-    elements = [element(seq, at_ms, name, one) for (seq, at_ms), name, one in stamped]
-    state.counters.observe("append_seconds", time.perf_counter() - begun)
-    state.counters.add("appends")
-    state.counters.add("messages_appended", len(elements))
-    _extend_near(state, handle, reply, elements)
+    state.counters.observe("append_seconds", time.perf_counter() - begun, appends=1, messages_appended=len(packed))
+    _extend_near(state, handle, reply, names, packed)
     if level == STORED:
         missing = yield from _missing(state, handle, names)
     else:
         missing = _short_of(question, reply.waited)
     if missing:
-        raise _not_reached(level, missing, [record(one, CACHED) for one in elements])
-    return [record(one, level) for one in elements]
+        raise _not_reached(level, missing, _records(reply, names, packed, CACHED))
+    return _records(reply, names, packed, level)
+
+
+def _records(reply: Appended, names: Sequence[str], packed: Sequence[bytes], level: str) -> list[Record]:
+    """What was appended, each message a copy of its own, from what `encoded` made of it just now."""
+    stamped = zip(reply.stamps, names, packed, strict=True)
+    return [
+        Record(seq, name, instant(min(at_ms, LAST_MILLISECOND)), msgpack.unpackb(one), durability=level)
+        for (seq, at_ms), name, one in stamped
+    ]
 
 
 def _short_of(question: Replicated | Synced | None, answer: object) -> SessionCacheError | str:
@@ -171,10 +179,9 @@ def as_list(messages: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequen
     raise InvalidMessage(f"It takes a message or a list of messages, not {type(messages).__name__}.")
 
 
-def _names(session_id: str, ids: str | Sequence[str] | None, count: int) -> tuple[list[str], list[str]]:
+def _names(session_id: str, ids: str | Sequence[str] | None, count: int, op_id: str) -> tuple[list[str], list[str]]:
     """Message ids and op ids; messages without ids of their own share one op id."""
     if ids is None:
-        op_id = new_op_id()
         return message_ids(op_id, count), [op_id] * count
     if not isinstance(ids, str | list | tuple):
         raise InvalidKey(f"id takes a message id or a list of them, not {type(ids).__name__}.")
@@ -186,10 +193,12 @@ def _names(session_id: str, ids: str | Sequence[str] | None, count: int) -> tupl
     return names, [op_id_of(session_id, name) for name in names]
 
 
-def _extend_near(state: State, handle: Handle, reply: Appended, elements: list[bytes]) -> None:
+def _extend_near(state: State, handle: Handle, reply: Appended, names: Sequence[str], packed: Sequence[bytes]) -> None:
     """Extend the near copy by one's own append, if nothing came between."""
     near = state.near.get(handle.keys.session_key)
     if near is None or (near.session_id, near.revision) != (handle.session_id, reply.revision):
         return
-    if near.version == reply.before and reply.version == reply.before + len(elements):
+    if near.version == reply.before and reply.version == reply.before + len(packed):
+        stamped = zip(reply.stamps, names, packed, strict=True)
+        elements = [element(seq, at_ms, name, one) for (seq, at_ms), name, one in stamped]
         state.near.put(handle.keys.session_key, state.near.extend(near, reply.version, elements))

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 from sessioncache import hydration, read_through
 from sessioncache.arguments import number
+from sessioncache.durability import Wait
 from sessioncache.errors import (
     SessionCacheError,
     SessionDeleted,
@@ -36,15 +37,15 @@ class Handle:
     owner: str
     turn: str = ""
 
-    def change(self, expected_version: int | None = None) -> Change:
-        """A new change of this session.
+    def change(self, expected_version: int | None = None, wait: Wait | None = None) -> Change:
+        """A new change of this session, and what Redis is asked after it.
 
         Raises:
             InvalidInput: no version.
         """
         if expected_version is not None:
             number(expected_version, "expected_version")
-        return Change(self.session_id, new_op_id(), expected_version, self.turn)
+        return Change(self.session_id, new_op_id(), expected_version, self.turn, wait=wait)
 
 
 def changed(

@@ -6,12 +6,11 @@
 --       {'ok', version before, version, revision, total, ring, seq, milliseconds, seq, milliseconds, …}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
-local session_id, kind = ARGV[6], ARGV[11]
-local MESSAGES = 14
+local kind, MESSAGES = ARGV[11], 14
 
--- Decide: which messages are new, and what was answered for the others.
-local at_ms = now_ms()
-local version, answer, fresh = tonumber(row[VERSION]), {}, {}
+-- Decide: which messages are new, and what is answered for the others.
+local at, version, fresh, seqs = integer(now_ms()), tonumber(row[VERSION]), {}, {}
+local reply = {'ok', row[VERSION], row[VERSION], row[REVISION], row[TOTAL], 0}
 local op_id, first, oldest
 local all = #ARGV > MESSAGES + 8 and all_known(row[OPS])  -- many ids: one pass over what is known instead of one for each
 for i = MESSAGES, #ARGV, 2 do
@@ -23,13 +22,14 @@ for i = MESSAGES, #ARGV, 2 do
   end
   if first and first > version then return broken() end
   if first then
-    answer[#answer + 1] = integer(first)
-    answer[#answer + 1] = false
+    reply[#reply + 1] = integer(first)
+    reply[#reply + 1] = false
     oldest = math.min(oldest or first, first)
   else
     fresh[#fresh + 1] = i
-    answer[#answer + 1] = integer(version + #fresh)
-    answer[#answer + 1] = integer(at_ms)
+    seqs[#fresh] = integer(version + #fresh)
+    reply[#reply + 1] = seqs[#fresh]
+    reply[#reply + 1] = at
   end
 end
 
@@ -41,11 +41,9 @@ if oldest then
     local seq, ms = string.match(element, '^(%d+) (%d+) ')
     if seq then accepted[seq] = ms end
   end
-  for n = 2, #answer, 2 do answer[n] = answer[n] or accepted[answer[n - 1]] or integer(at_ms) end
+  for n = 8, #reply, 2 do reply[n] = reply[n] or accepted[reply[n - 1]] or at end
 end
 
-local ring = 0
-local total = tonumber(row[TOTAL]) + #fresh
 if #fresh > 0 then
   local refusal = barred(row, #fresh)
   if refusal then return refusal end
@@ -53,23 +51,21 @@ if #fresh > 0 then
   -- Act.
   local elements, log, added, bytes = {}, {}, {}, tonumber(row[BYTES])
   for n, i in ipairs(fresh) do
-    local seq = version + n
-    elements[n] = integer(seq) .. ' ' .. integer(at_ms) .. ' ' .. ARGV[i + 1]
-    log[n] = header(seq, ARGV[i], #fresh - n, at_ms, kind, session_id) .. ARGV[i + 1]
+    local seq, message = seqs[n], ARGV[i + 1]
+    elements[n] = seq .. ' ' .. at .. ' ' .. message
+    log[n] = logged(seq, ARGV[i], #fresh - n, at, kind, ARGV[6], message)
     bytes = bytes + #elements[n]
-    if n == 1 or ARGV[fresh[n - 1]] ~= ARGV[i] then added[#added + 1] = ARGV[i] .. ':' .. integer(seq) end
+    if n == 1 or ARGV[fresh[n - 1]] ~= ARGV[i] then added[#added + 1] = ARGV[i] .. ':' .. seq end
   end
-  ring = announce(ARGV[5], at_ms, ARGV[2], log)
+  reply[3], reply[5] = seqs[#fresh], integer(tonumber(row[TOTAL]) + #fresh)
+  reply[6] = announce(ARGV[5], at, ARGV[2], log)
   push(KEYS[2], elements)
   push(KEYS[3], log)
   local count
   count, bytes = trimmed(KEYS[2], tonumber(row[COUNT]) + #fresh, bytes, tonumber(ARGV[12]), tonumber(ARGV[13]))
-  redis.call('HSET', KEYS[1], 'version', integer(version + #fresh), 'count', count, 'total', integer(total),
-    'bytes', integer(bytes), 'ops', remember(row[OPS], added, tonumber(ARGV[4])), 'last_message_ms', integer(at_ms),
-    'accessed_ms', integer(at_ms), 'touched_ms', integer(at_ms))
-  if kind == 'append' then redis.call('HSET', KEYS[1], 'updated_ms', integer(at_ms)) end
+  redis.call('HSET', KEYS[1], 'version', reply[3], 'count', count, 'total', reply[5], 'bytes', integer(bytes),
+    'ops', remember(row[OPS], added, tonumber(ARGV[4])), 'last_message_ms', at, 'accessed_ms', at, 'touched_ms', at,
+    kind == 'append' and 'updated_ms' or 'accessed_ms', at)
 end
 slide(KEYS[1], KEYS[2], ARGV[1])
-local reply = {'ok', row[VERSION], integer(version + #fresh), row[REVISION], integer(total), ring}
-for i = 1, #answer do reply[#reply + 1] = answer[i] end
 return reply

@@ -13,7 +13,8 @@ end
 
 -- the identity of the running Redis process
 local function run_id()
-  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local told = redis.call('INFO', 'server')
+  return string.match(told, '^run_id:(%w+)', (string.find(told, 'run_id:', 1, true)))
 end
 
 local function integer(number)
@@ -43,7 +44,7 @@ local function hot(meta, history)
   for n = 2, #COLUMNS do
     if not row[n] then return nil end
   end
-  local numbers = table.concat({row[COUNT], row[VERSION], row[TOTAL], row[BYTES], row[TOUCHED]}, ' ')
+  local numbers = row[COUNT] .. ' ' .. row[VERSION] .. ' ' .. row[TOTAL] .. ' ' .. row[BYTES] .. ' ' .. row[TOUCHED]
   if not string.find(numbers, '^%d+ %d+ %d+ %d+ %d+$') then return nil end
   local count, total = tonumber(row[COUNT]), tonumber(row[TOTAL])
   if redis.pcall('LLEN', history) ~= count or total < count then return nil end
@@ -89,20 +90,17 @@ local function all_known(ops)
   return found
 end
 
--- The remembered ops after a group of more, cut to the newest groups that hold `keep` ops between them.
+-- The remembered ops after a group of more. The oldest groups go as long as the rest is no shorter than `keep` ops that are as
+-- long as the newest one, which has the longest version: so the rest holds `keep` ops, and hardly more.
 local function remember(ops, added, keep)
-  local groups, first, count = {}, 1, #added
-  for group in string.gmatch(ops, '[^;]+') do groups[#groups + 1] = group end
-  groups[#groups + 1] = table.concat(added, ' ')
-  for n = #groups - 1, 1, -1 do
-    if count >= keep then
-      first = n + 1
-      break
-    end
-    local _, ops_in_group = string.gsub(groups[n], ':', '')
-    count = count + ops_in_group
+  local enough = keep * (#added[#added] + 1) - 1
+  added = table.concat(added, ' ')
+  if ops == '' or #added >= enough then return added end
+  local first, stop = 1, string.find(ops, ';', 1, true)
+  while stop and #ops - stop + 1 + #added >= enough do
+    first, stop = stop + 1, string.find(ops, ';', stop + 1, true)
   end
-  return table.concat(groups, ';', first)
+  return string.sub(ops, first) .. ';' .. added
 end
 
 local function push(list, elements)
@@ -111,9 +109,9 @@ local function push(list, elements)
   end
 end
 
--- The plain header of an element of a pending log.
-local function header(version, op_id, left, at_ms, kind, session_id)
-  return table.concat({integer(version), op_id, left, integer(at_ms), kind, session_id}, ' ') .. '\n'
+-- An element of a pending log: a plain header, then the payload. The version and the milliseconds are strings.
+local function logged(version, op_id, left, at, kind, session_id, payload)
+  return version .. ' ' .. op_id .. ' ' .. left .. ' ' .. at .. ' ' .. kind .. ' ' .. session_id .. '\n' .. payload
 end
 
 -- What waits for the store in a partition is counted, so that writes can be refused in time. The hash `backlog` holds
@@ -137,7 +135,7 @@ local function counted(backlog, session_key)
 end
 
 local function sums(ops, bytes)
-  return integer(ops) .. ' ' .. integer(bytes)
+  return string.format('%.0f %.0f', ops, bytes)
 end
 
 -- What scripts that log something share is called with KEYS  meta history pending dirty wake backlog oldest
@@ -146,14 +144,14 @@ local before  -- what was counted when `crowded` looked: nothing of it changes u
 
 -- Marks the key dirty, rings the doorbell and counts the elements that are logged next. 1: nobody was about, the caller sends
 -- a nudge. The first write of whatever logs, because it needs memory, and a dirty index of a wrong type shows in it.
-local function announce(session_key, at_ms, wake_ms, elements)
+local function announce(session_key, at, wake_ms, elements)
   local bytes = 0
   for _, element in ipairs(elements) do bytes = bytes + #element end
   local all_ops, all_bytes, own_ops, own_bytes, own = unpack(before or {counted(KEYS[6], session_key)})
-  redis.call('ZADD', KEYS[4], 'NX', integer(at_ms), session_key)
+  redis.call('ZADD', KEYS[4], 'NX', at, session_key)
   redis.call('HSET', KEYS[6], TOTAL_WAITS, sums(all_ops + #elements, all_bytes + bytes), own,
     sums(own_ops + #elements, own_bytes + bytes))
-  if own_ops == 0 then redis.call('ZADD', KEYS[7], 'NX', integer(at_ms), session_key) end
+  if own_ops == 0 then redis.call('ZADD', KEYS[7], 'NX', at, session_key) end
   return redis.call('SET', KEYS[5], '1', 'NX', 'PX', wake_ms) and 1 or 0
 end
 
@@ -233,13 +231,12 @@ end
 -- Logs one op for a session and announces it; its version, and 1 if the caller sends a nudge. The first write of a change,
 -- because it needs memory, and a dirty index of a wrong type shows in it: the change is refused whole.
 local function log_op(row, kind, session_id, payload, at_ms)
-  local version = tonumber(row[VERSION]) + 1
-  local element = header(version, ARGV[9], 0, at_ms, kind, session_id) .. payload
-  local ring = announce(ARGV[5], at_ms, ARGV[2], {element})
+  local version, at = integer(tonumber(row[VERSION]) + 1), integer(at_ms)
+  local element = logged(version, ARGV[9], 0, at, kind, session_id, payload)
+  local ring = announce(ARGV[5], at, ARGV[2], {element})
   redis.call('RPUSH', KEYS[3], element)
-  local ops = remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4]))
-  redis.call('HSET', KEYS[1], 'version', integer(version), 'ops', ops)
-  return version, ring
+  redis.call('HSET', KEYS[1], 'version', version, 'ops', remember(row[OPS], {ARGV[9] .. ':' .. version}, tonumber(ARGV[4])))
+  return tonumber(version), ring
 end
 
 local function accessed(at_ms)

@@ -17,14 +17,15 @@ local refusal = barred(row, added + 1)
 if refusal then return refusal end
 
 local version = tonumber(row[VERSION]) + 1
-local elements, log, bytes = {}, {header(version, ARGV[9], added, at_ms, 'replace', ARGV[6])}, 0
+local at = integer(at_ms)
+local elements, log, bytes = {}, {logged(integer(version), ARGV[9], added, at, 'replace', ARGV[6], '')}, 0
 for n = 1, added do
-  local message = ARGV[MESSAGES + n - 1]
-  elements[n] = integer(version + n) .. ' ' .. integer(at_ms) .. ' ' .. message
-  log[n + 1] = header(version + n, ARGV[9], added - n, at_ms, 'append', ARGV[6]) .. message
+  local seq, message = integer(version + n), ARGV[MESSAGES + n - 1]
+  elements[n] = seq .. ' ' .. at .. ' ' .. message
+  log[n + 1] = logged(seq, ARGV[9], added - n, at, 'append', ARGV[6], message)
   bytes = bytes + #elements[n]
 end
-local ring = announce(ARGV[5], at_ms, ARGV[2], log)
+local ring = announce(ARGV[5], at, ARGV[2], log)
 push(KEYS[3], log)
 redis.call('DEL', KEYS[2])
 push(KEYS[2], elements)
@@ -32,6 +33,6 @@ local count
 count, bytes = trimmed(KEYS[2], added, bytes, tonumber(ARGV[11]), tonumber(ARGV[12]))
 redis.call('HSET', KEYS[1], 'version', integer(version + added), 'revision', ARGV[9], 'count', count, 'total', added,
   'bytes', integer(bytes), 'ops', remember(row[OPS], {ARGV[9] .. ':' .. integer(version)}, tonumber(ARGV[4])))
-if added > 0 then redis.call('HSET', KEYS[1], 'updated_ms', integer(at_ms), 'last_message_ms', integer(at_ms)) end
+if added > 0 then redis.call('HSET', KEYS[1], 'updated_ms', at, 'last_message_ms', at) end
 accessed(at_ms)
-return {'ok', integer(version), ring, integer(at_ms)}
+return {'ok', integer(version), ring, at}

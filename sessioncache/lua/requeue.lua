@@ -9,7 +9,7 @@ local refusal = crowded(ARGV[2], ARGV[3], #ARGV - 4)
 if refusal then return refusal end
 local elements = {}
 for n = 5, #ARGV do elements[n - 4] = integer(tonumber(row[VERSION]) + n - 4) .. ' ' .. ARGV[n] end
-local ring = announce(ARGV[3], now_ms(), ARGV[1], elements)
+local ring = announce(ARGV[3], integer(now_ms()), ARGV[1], elements)
 push(KEYS[3], elements)
 redis.call('DEL', KEYS[1], KEYS[2])
 return {'ok', ring}

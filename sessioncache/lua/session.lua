@@ -60,9 +60,10 @@ local function touch(row, at_ms, touch_ms, op_id, ttl_ms, wake_ms, bounds, sessi
   redis.call('HSET', KEYS[1], 'accessed_ms', integer(at_ms))
   if at_ms - tonumber(row[TOUCHED]) < tonumber(touch_ms) or crowded(bounds, session_key, 1) then return 0 end
   row[VERSION] = integer(tonumber(row[VERSION]) + 1)
-  local element = header(row[VERSION], op_id, 0, at_ms, 'touch', row[SESSION])
-  local ring = announce(session_key, at_ms, wake_ms, {element})
+  local at = integer(at_ms)
+  local element = logged(row[VERSION], op_id, 0, at, 'touch', row[SESSION], '')
+  local ring = announce(session_key, at, wake_ms, {element})
   redis.call('RPUSH', KEYS[3], element)
-  redis.call('HSET', KEYS[1], 'version', row[VERSION], 'touched_ms', integer(at_ms))
+  redis.call('HSET', KEYS[1], 'version', row[VERSION], 'touched_ms', at)
   return ring
 end
