@@ -20,8 +20,9 @@ from sessioncache.hot import writing
 from sessioncache.hot.writing import Appended
 from sessioncache.keys import check_name
 from sessioncache.lifecycle.handle import Handle, changed
-from sessioncache.message import Record, element, encode, record
+from sessioncache.message import element, encode
 from sessioncache.op import APPEND, EVENT, message_ids, new_op_id, op_id_of
+from sessioncache.records import Record, record
 from sessioncache.state import State
 from sessioncache.store import load
 from sessioncache.write_behind import drain_key
