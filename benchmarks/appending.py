@@ -168,11 +168,11 @@ def _counted(place: Place, scale: Scale) -> list[Figure]:
         # Nudges go out behind the caller's back, over a connection of their own.
         for name, append in blocking_ways(behind, stack, queue_url=place.redis_url).items():
             append(one)
-            before = proxy.trips, proxy.bytes
+            before = proxy.trips, proxy.up + proxy.down
             for _ in range(scale.repeat):
                 append(one)
             trips[name] = [(proxy.trips - before[0]) / scale.repeat]
-            sent[name] = [(proxy.bytes - before[1]) / scale.repeat]
+            sent[name] = [(proxy.up + proxy.down - before[1]) / scale.repeat]
     return [
         Figure(_sized("append, round trips", scale), "round trips", trips, [Bar(most=1)]),
         Figure(_sized("append, both directions", scale), "bytes", sent),

@@ -57,8 +57,8 @@ from sessioncache.housekeeping import Kept
 from sessioncache.info import Info, Usage
 from sessioncache.lifecycle.deleting import Erased
 from sessioncache.lifecycle.opening import Begins
-from sessioncache.message import Messages, Record, StaleHistory
 from sessioncache.ops import Stats
+from sessioncache.records import Messages, Record, StaleHistory
 from sessioncache.session import Session
 from sessioncache.session_async import AsyncSession
 from sessioncache.store.search import Hit

@@ -99,7 +99,7 @@ def _from_connection(error: Exception) -> SessionCacheError:
 
 
 def in_place(commands: Sequence[Sequence[str | int]], replies: Sequence[Any]) -> list[Any]:
-    """The replies to some commands, our error in the place of each that met a key of a wrong type.
+    """The replies to some commands, our error in the place of each that met a key of a wrong type, or no such script.
 
     Raises:
         ResponseError: another error reply, still foreign.
@@ -108,7 +108,7 @@ def in_place(commands: Sequence[Sequence[str | int]], replies: Sequence[Any]) ->
     for command, reply in zip(commands, replies, strict=True):
         if not isinstance(reply, hot.ResponseError):
             found.append(reply)
-        elif "WRONGTYPE" in str(reply):
+        elif "WRONGTYPE" in str(reply) or isinstance(reply, hot.NoScriptError):
             found.append(HotTierRefused(f"Redis refused {' '.join(map(str, command[:2]))}: {reply}"))
         else:
             raise reply

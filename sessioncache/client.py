@@ -30,8 +30,8 @@ from sessioncache.info import Info
 from sessioncache.lifecycle import deleting, forking, moving, opening
 from sessioncache.lifecycle.deleting import Erased
 from sessioncache.lifecycle.opening import Begins, Opening
-from sessioncache.message import Messages
 from sessioncache.ops import Stats
+from sessioncache.records import Messages
 from sessioncache.session import Session
 from sessioncache.store.previews import Summarize
 

@@ -31,8 +31,8 @@ from sessioncache.info import Info
 from sessioncache.lifecycle import deleting, forking, moving, opening
 from sessioncache.lifecycle.deleting import Erased
 from sessioncache.lifecycle.opening import Begins, Opening
-from sessioncache.message import Messages
 from sessioncache.ops import Stats
+from sessioncache.records import Messages
 from sessioncache.session_async import AsyncSession
 from sessioncache.store.previews import Summarize
 

@@ -81,7 +81,7 @@ class Settings:
         op_retention: how long the store remembers op ids: longer than the age of the oldest Redis snapshot that may
             ever be restored.
         near_sessions: sessions whose messages a process keeps beside the hot tier; 0 keeps none.
-        near_bytes: the same bound in bytes of encoded messages.
+        near_bytes: the same bound in bytes of memory, with what Python takes for each message.
         reset: when a conversation is over and a new session begins under its key, as JSON text like
             ``{"default": {"mode": "daily", "at_hour": 4, "zone": "UTC"}, "by_type": {"group": {"mode": "idle"}}}``;
             as an argument a mapping too. Empty: never.

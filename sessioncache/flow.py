@@ -45,7 +45,8 @@ class Evaluate:
 class Command:
     """Run plain Redis commands in one round trip; the list of their replies is sent back.
 
-    Where a key is of a wrong type, a `HotTierRefused` stands in the place of the reply, and the other commands have theirs.
+    Where a key is of a wrong type, or a script is not there, a `HotTierRefused` stands in the place of the reply, and the
+    other commands have theirs.
     """
 
     commands: tuple[tuple[str | int, ...], ...]

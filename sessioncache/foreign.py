@@ -8,10 +8,15 @@ larger than it is, or is nested too deeply to be walked.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
 import orjson
+
+# Below any length there is, none included, so that binary data and extensions are refused.
+_NONE = -2
+_FAULTS = (ValueError, msgpack.UnpackException, TypeError, OverflowError, MemoryError, RecursionError)
 
 
 def unpack(packed: bytes) -> Any:
@@ -20,34 +25,20 @@ def unpack(packed: bytes) -> Any:
     Raises:
         ValueError: it holds none.
     """
+    return unpack_all([packed])[0]
+
+
+def unpack_all(packed: Iterable[bytes]) -> list[Any]:
+    """The JSON value in each of these.
+
+    Raises:
+        ValueError: one of them holds none.
+    """
+    unpackb = msgpack.unpackb
     try:
-        found = msgpack.unpackb(packed, max_bin_len=0, max_ext_len=0, ext_hook=_no_extension)
-    except (ValueError, msgpack.UnpackException, TypeError, OverflowError, MemoryError, RecursionError):
+        return [unpackb(one, max_bin_len=_NONE, max_ext_len=_NONE) for one in packed]
+    except _FAULTS:
         raise ValueError("no msgpack of a JSON value") from None
-    if any(one in packed for one in _NO_BYTES) and _holds_bytes(found):
-        raise ValueError("no msgpack of a JSON value")
-    return found
-
-
-# How msgpack writes binary data of no length, which its limits let pass.
-_NO_BYTES = (b"\xc4\x00", b"\xc5\x00\x00", b"\xc6\x00\x00\x00\x00")
-
-
-def _holds_bytes(value: Any) -> bool:
-    rest = [value]
-    while rest:
-        one = rest.pop()
-        if type(one) is bytes:
-            return True
-        if type(one) is dict:
-            rest += [*one, *one.values()]
-        elif type(one) is list:
-            rest += one
-    return False
-
-
-def _no_extension(_code: int, _data: bytes) -> None:
-    raise ValueError("an extension, which JSON does not have")
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from sessioncache.elements import HOLE
 from sessioncache.errors import Backpressure, HotTierFull, HydrationTimeout, SessionCacheError
 from sessioncache.flow import Flow, Interrupted, Pause, Transact
 from sessioncache.hot import reading
 from sessioncache.hot.server import server_facts
 from sessioncache.keys import SessionKeys
-from sessioncache.message import HOLE
 from sessioncache.op import new_op_id
 from sessioncache.pressure import Relief
 from sessioncache.repeat import pauses

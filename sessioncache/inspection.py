@@ -20,7 +20,7 @@ from sessioncache.hot.inspecting import Standing as Hot
 from sessioncache.info import Info
 from sessioncache.keys import check_name, check_session_key
 from sessioncache.lifecycle.moving import first_keys
-from sessioncache.message import Messages
+from sessioncache.records import Messages
 from sessioncache.state import State
 from sessioncache.store import place
 from sessioncache.store.standing import Standing as Stored

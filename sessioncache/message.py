@@ -1,32 +1,21 @@
-r"""Messages: what may be one, how it is written in either tier, and how it is read back.
+"""Messages: what may be one, and how it is written in either tier; how it is read back, `records` says.
 
 A message is a JSON object: any keys, ``content`` (if present) a string, a list of blocks or null. It comes back equal,
 of the same types and key order, from either tier: msgpack in Redis, JSON text in SQL.
 
-An element of the ``history`` list is a plain header line, readable in redis-cli, then opaque msgpack::
-
-    <seq> <milliseconds since 1970, by Redis's clock> <message id>\n<msgpack of the message>
-
-A message that the store has but cannot give back stands as a *hole*: the header, then `HOLE`, a byte that no msgpack begins
-with. It keeps its place and counts, so that positions and paging stay right; `Messages.data` leaves it out.
-
-Guarantees: what either tier could not give back equal is refused before anything is written, with the path of the
-offending value (`InvalidMessage`); what a caller does to a returned object changes no cache (I8), because every access
-decodes anew; whatever bytes an element holds, reading it raises nothing and runs nothing.
+Guarantee: what either tier could not give back equal is refused before anything is written, with the path of the offending
+value (`InvalidMessage`).
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, overload
+from typing import Any
 
 import msgpack
 
-from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.errors import InvalidMessage
 from sessioncache.foreign import json_text, parse_object, unpack
 
@@ -34,9 +23,6 @@ MAX_NESTING = 100
 SMALLEST_INTEGER = -(2**63)
 LARGEST_INTEGER = 2**64 - 1
 
-HOLE = b"\xc1"
-
-_HEADER = re.compile(rb"(\d{1,16}) (\d{1,15}) ([^\n]+)\n")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -190,105 +176,3 @@ def instant(milliseconds: int) -> datetime:
 def milliseconds(moment: datetime) -> int:
     """Milliseconds since 1970 of an aware time."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One stored message.
-
-    Attributes:
-        seq: its place: strictly increasing within a session, not always by one.
-        id: the caller's message id, or one that was made for it.
-        created_at: when Redis accepted it, aware UTC.
-        data: the message as it was appended; the caller's own copy.
-        stale: whether it was read from SQL alone, because Redis was away (the setting ``stale_reads``).
-        readable: False where neither tier can give the message back any more; then ``data`` is empty.
-        durability: how far it had got when the append returned that gave this record; None for one that was read.
-    """
-
-    seq: int
-    id: str
-    created_at: datetime
-    data: dict[str, Any]
-    stale: bool = field(default=False, compare=False)
-    readable: bool = True
-    durability: str | None = field(default=None, compare=False)
-
-
-def record(raw: bytes, durability: str | None = None) -> Record:
-    """The record in an element of the ``history`` list; of garbage, one that says that it cannot be read."""
-    header = _HEADER.match(raw)
-    if header is None:
-        return Record(0, "", _EPOCH, {}, readable=False)
-    data = _data(raw[header.end() :])
-    named, at = header[3].decode(errors="replace"), instant(min(int(header[2]), LAST_MILLISECOND))
-    return Record(int(header[1]), named, at, data or {}, readable=data is not None, durability=durability)
-
-
-def _data(packed: bytes) -> dict[str, Any] | None:
-    try:
-        return decode(packed)
-    except ValueError:
-        return None
-
-
-def is_sound(elements: Sequence[bytes], after: int, through: int) -> bool:
-    """Whether these are elements as they are written here, holes too, with rising seqs above one and up to another."""
-    try:
-        for raw in elements:
-            header = _HEADER.match(raw)
-            if header is None or not after < (after := int(header[1])) <= through or int(header[2]) > LAST_MILLISECOND:
-                return False
-            header[3].decode()
-            packed = raw[header.end() :]
-            if packed != HOLE:
-                decode(packed)
-    except ValueError:
-        return False
-    return True
-
-
-class StaleHistory(list[dict[str, Any]]):
-    """A list of messages that was read from SQL alone, because Redis was away (the setting ``stale_reads``)."""
-
-
-class Messages(Sequence[Record]):
-    """An immutable sequence of records. It decodes on access, so each access gives the caller a copy of its own.
-
-    Attributes:
-        stale: whether it was read from SQL alone, because Redis was away (the setting ``stale_reads``).
-    """
-
-    __slots__ = ("_raw", "_start", "_stop", "stale")
-
-    def __init__(self, raw: list[bytes], start: int, stop: int, *, stale: bool = False) -> None:
-        """``raw`` may grow behind ``stop``, as a near copy does; what lies before ``stop`` never changes."""
-        self._raw, self._start, self._stop, self.stale = raw, start, stop, stale
-
-    def __len__(self) -> int:
-        return self._stop - self._start
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Record, ...]: ...
-    def __getitem__(self, index: int | slice) -> Record | tuple[Record, ...]:
-        if isinstance(index, slice):
-            return tuple(self._record(self._start + at) for at in range(*index.indices(len(self))))
-        return self._record(range(self._start, self._stop)[index])
-
-    def __iter__(self) -> Iterator[Record]:
-        return (self._record(at) for at in range(self._start, self._stop))
-
-    def _record(self, at: int) -> Record:
-        found = record(self._raw[at])
-        return replace(found, stale=True) if self.stale else found
-
-    def data(self) -> list[dict[str, Any]]:
-        """The messages alone, as they were appended, but for unreadable ones; a `StaleHistory` if they are stale."""
-        packed = (raw[raw.find(b"\n") + 1 :] for raw in self._raw[self._start : self._stop])
-        data = [one for one in map(_data, packed) if one is not None]
-        return StaleHistory(data) if self.stale else data
-
-    def __repr__(self) -> str:
-        return f"<Messages: {len(self)} records{', stale' if self.stale else ''}>"

@@ -15,7 +15,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sessioncache.message import Messages
+from sessioncache.records import Messages
+
+# Bytes of memory that CPython takes besides those of the elements: for each one (its object, what the allocator rounds it
+# up to, its place in the list), and for each copy (its names, numbers and places).
+PER_ELEMENT = 56
+PER_COPY = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,8 @@ class Copy:
 
     Attributes:
         total: messages of the session, also those older than the copy holds.
-        raw: elements of the ``history`` list, oldest first; may grow behind ``length``.
+        raw: elements of the ``history`` list, oldest first; may grow behind ``length``. What they hold is sound.
+        headed: of how many of them, from the first on, it is known that their headers are in order.
     """
 
     session_id: str
@@ -34,6 +40,7 @@ class Copy:
     raw: list[bytes]
     length: int
     size: int
+    headed: int = 0
 
     @property
     def whole(self) -> bool:
@@ -48,6 +55,16 @@ class Copy:
         """The newest ``limit`` messages, or all there are."""
         start = 0 if limit is None else max(0, self.length - limit)
         return Messages(self.raw, start, self.length)
+
+
+def size_of(elements: Sequence[bytes]) -> int:
+    """Bytes of memory that these elements take."""
+    return sum(map(len, elements)) + PER_ELEMENT * len(elements)
+
+
+def copied(session_id: str, revision: str, version: int, total: int, raw: list[bytes], headed: int) -> Copy:
+    """A copy of these elements."""
+    return Copy(session_id, revision, version, total, raw, len(raw), PER_COPY + size_of(raw), headed)
 
 
 class NearCopies:
@@ -89,15 +106,15 @@ class NearCopies:
             self._copies.move_to_end(session_key)
             self._shrink()
 
-    def extend(self, copy: Copy, version: int, added: Sequence[bytes]) -> Copy:
+    def extend(self, copy: Copy, version: int, added: Sequence[bytes], headed: int = 0) -> Copy:
         """The copy with the messages that came after it, as of a later version."""
-        size = copy.size + sum(map(len, added))
+        size = copy.size + size_of(added)
         with self._lock:
             missing = copy.length + len(added) - len(copy.raw)
             if missing > 0:
                 copy.raw.extend(added[len(added) - missing :])
         total, length = copy.total + len(added), copy.length + len(added)
-        return Copy(copy.session_id, copy.revision, version, total, copy.raw, length, size)
+        return Copy(copy.session_id, copy.revision, version, total, copy.raw, length, size, headed)
 
     def drop(self, session_key: str) -> None:
         """Forget this session key."""

@@ -7,21 +7,22 @@ hot window it drains the key, pages from SQL, and reads again to see that nothin
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from sessioncache.elements import Data, decoded, in_order, seq_of
 from sessioncache.errors import HydrationTimeout
 from sessioncache.flow import Flow, Pause, Transact
 from sessioncache.hot import reading
 from sessioncache.hot.reading import Found
 from sessioncache.hydration import FIRST_WAIT, LONGEST_WAIT, attempted, drop_garbage, noted, warm
 from sessioncache.keys import SessionKeys
-from sessioncache.message import Messages, is_sound
-from sessioncache.near import Copy
+from sessioncache.near import Copy, copied
 from sessioncache.op import new_op_id
+from sessioncache.records import Messages
 from sessioncache.repeat import pauses
 from sessioncache.state import State
 from sessioncache.store import load
@@ -32,20 +33,50 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The messages of a session as of one version; ``session_id`` is ``""`` for a key without one."""
+    """The messages of a session as of one version; ``session_id`` is ``""`` for a key without one.
+
+    Attributes:
+        fresh: what the newest of the messages hold, where that had to be decoded anyway; for one caller (I8).
+    """
 
     session_id: str
     revision: str
     total: int
     consolidated_seq: int
     messages: Messages
+    fresh: list[Data] = field(default_factory=list)
+
+
+def standing(state: State, keys: SessionKeys) -> Flow[Found]:
+    """Where a key stands, without its messages."""
+    return warm(state, keys, lambda: reading.read(state, keys, 0, None, new_op_id()))
+
+
+def read(
+    state: State, keys: SessionKeys, limit: int | None = None, *, access: bool = True, headers: bool = True
+) -> Flow[View]:
+    """The newest ``limit`` messages (None: all) of a key's current session, as of some instant of this call.
+
+    Without ``access`` it is a look: of a session that is hot no access is noted, and its TTL is left as it is. Without
+    ``headers`` only what messages hold is looked at, and may be shown; when records are wanted, the rest is.
+    """
+    wanted = _Wanted(state, keys, limit, access, headers)
+    return state.traced("read", _newest(wanted), {"partition": keys.partition}, _told)
+
+
+def _told(view: View) -> dict[str, str | int]:
+    return {"session_id": view.session_id, "messages": len(view.messages)}
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """What one call that reads counts as, once: what its first look carried, or that it missed."""
+class _Wanted:
+    """What one call reads, and what it counts as, once: what its first look carried, or that it missed."""
 
     state: State
+    keys: SessionKeys
+    limit: int | None
+    access: bool
+    headers: bool
     counted: bool = False
 
     def is_(self, name: str) -> None:
@@ -54,102 +85,91 @@ class _Outcome:
             self.counted = True
             self.state.counters.add(name)
 
-
-def standing(state: State, keys: SessionKeys) -> Flow[Found]:
-    """Where a key stands, without its messages."""
-    return warm(state, keys, lambda: reading.read(state, keys, 0, None, new_op_id()))
-
-
-def read(state: State, keys: SessionKeys, limit: int | None = None, *, access: bool = True) -> Flow[View]:
-    """The newest ``limit`` messages (None: all) of a key's current session, as of some instant of this call.
-
-    Without ``access`` it is a look: of a session that is hot no access is noted, and its TTL is left as it is.
-    """
-    return state.traced("read", _newest(state, keys, limit, access=access), {"partition": keys.partition}, _told)
+    def of(self, total: int) -> int:
+        """How many messages that are, where there are so many."""
+        return total if self.limit is None else min(self.limit, total)
 
 
-def _told(view: View) -> dict[str, str | int]:
-    return {"session_id": view.session_id, "messages": len(view.messages)}
-
-
-def _newest(state: State, keys: SessionKeys, limit: int | None, *, access: bool) -> Flow[View]:
+def _newest(wanted: _Wanted) -> Flow[View]:
+    state, keys, limit = wanted.state, wanted.keys, wanted.limit
     begun = time.perf_counter()
     near = state.near.get(keys.session_key)
     have = near if near is not None and near.covers(limit) else None
     deadline, waits = time.monotonic() + state.settings.hydration_timeout, pauses(FIRST_WAIT, LONGEST_WAIT)
-    outcome = _Outcome(state)
     while True:
-        found = yield from _read(state, keys, -1 if limit is None else limit, have, outcome, access=access)
-        copy = yield from _received(state, keys, found, have, outcome)
-        if copy is not None and copy.length < _wanted(copy.total, limit):
-            copy = yield from _with_older(state, keys, _wanted(copy.total, limit), copy, outcome, access=access)
+        found = yield from _read(wanted, -1 if limit is None else limit, have)
+        copy, fresh = yield from _received(wanted, found, have)
+        if copy is not None and copy.length < wanted.of(copy.total):
+            copy, fresh = (yield from _with_older(wanted, copy)), []
         if copy is not None:
             state.near.put(keys.session_key, copy)
             state.counters.observe("read_seconds", time.perf_counter() - begun)
-            return View(found.session_id, found.revision, copy.total, found.consolidated_seq, copy.newest(limit))
+            messages = copy.newest(limit)
+            return View(found.session_id, found.revision, copy.total, found.consolidated_seq, messages, fresh)
         if time.monotonic() > deadline:
             raise _kept_changing(keys)
         have = None
         yield Pause(next(waits))
 
 
-def _wanted(total: int, limit: int | None) -> int:
-    return total if limit is None else min(limit, total)
-
-
-def _read(state: State, keys: SessionKeys, want: int, have: Copy | None, outcome: _Outcome, *, access: bool) -> Flow[Found]:
-    op_id = new_op_id()
+def _read(wanted: _Wanted, want: int, have: Copy | None) -> Flow[Found]:
+    op_id, state, keys = new_op_id(), wanted.state, wanted.keys
 
     def look() -> Flow[Found | None]:
-        found = yield from attempted(state, keys, lambda: reading.read(state, keys, want, have, op_id, access=access))
+        attempt = partial(reading.read, state, keys, want, have, op_id, access=wanted.access)
+        found = yield from attempted(state, keys, attempt)
         if found is None:
-            outcome.is_("reads_missed")
+            wanted.is_("reads_missed")
         return found
 
     return (yield from warm(state, keys, look))
 
 
-def _received(state: State, keys: SessionKeys, found: Found, have: Copy | None, outcome: _Outcome) -> Flow[Copy | None]:
-    """What was read as a near copy; None where it is garbage, which goes then."""
-    after = _seq(have.raw[have.length - 1]) if found.delta and have is not None and have.length else -1
-    if not is_sound(found.elements, after, found.version):
-        yield from drop_garbage(state, keys)
-        return None
-    outcome.is_("reads_delta" if found.delta else "reads_full")
-    if found.delta and have is not None:
-        return state.near.extend(have, found.version, found.elements)
-    size = sum(map(len, found.elements))
-    length = len(found.elements)
-    return Copy(found.session_id, found.revision, found.version, found.total, found.elements, length, size)
+def _received(wanted: _Wanted, found: Found, have: Copy | None) -> Flow[tuple[Copy | None, list[Data]]]:
+    """What was read as a near copy, and what is new in it, decoded; None where it is garbage, which goes then."""
+    base = have if found.delta else None
+    fresh = decoded(found.elements)
+    headed = _headed(found, base) if wanted.headers else (base.headed if base else 0)
+    if fresh is None or headed is None:
+        yield from drop_garbage(wanted.state, wanted.keys)
+        return None, []
+    wanted.is_("reads_delta" if found.delta else "reads_full")
+    if base is not None:
+        return wanted.state.near.extend(base, found.version, found.elements, headed), fresh
+    return copied(found.session_id, found.revision, found.version, found.total, found.elements, headed), fresh
 
 
-def _seq(sound: bytes) -> int:
-    return int(sound.split(b" ", 1)[0])
+def _headed(found: Found, base: Copy | None) -> int | None:
+    """How many headers are in order, of what was had and what was found: all, else None."""
+    if base is None:
+        return len(found.elements) if in_order(found.elements, -1, found.version) else None
+    after = seq_of(base.raw[base.headed - 1]) if base.headed else -1
+    unseen = base.raw[base.headed : base.length] + found.elements
+    return base.headed + len(unseen) if in_order(unseen, after, found.version) else None
 
 
-def _with_older(
-    state: State, keys: SessionKeys, wanted: int, copy: Copy, outcome: _Outcome, *, access: bool
-) -> Flow[Copy | None]:
-    """A copy of the hot window with what lies below it, paged from SQL; None if that moved meanwhile.
+def _with_older(wanted: _Wanted, copy: Copy) -> Flow[Copy | None]:
+    """A copy of the hot window with what lies below it, paged from SQL; None if that moved meanwhile, or it is garbage.
 
     It is true as of the copy's version if session id and revision are still the same: then only appends came since.
     """
+    state, keys, hot = wanted.state, wanted.keys, copy.raw[: copy.length]
+    if not in_order(hot, -1, copy.version):
+        yield from drop_garbage(state, keys)
+        return None
     yield from drain_key(state, keys.session_key)
-    missing = wanted - copy.length
-    before = _seq(copy.raw[0]) if copy.length else None
+    missing, before = wanted.of(copy.total) - copy.length, seq_of(hot[0]) if hot else None
     work = partial(load.older, session_id=copy.session_id, before=before, limit=missing)
-    page = noted(state, (yield Transact(work, writes=False)))
+    raw = noted(state, (yield Transact(work, writes=False))) + hot
     state.counters.add("sql_pages")
-    raw = page + copy.raw[: copy.length]
-    size = copy.size + sum(map(len, page))
-    whole = Copy(copy.session_id, copy.revision, copy.version, copy.total, raw, len(raw), size)
-    found = yield from _read(state, keys, 0, whole, outcome, access=access)
-    if not copy.length:
+    whole = copied(copy.session_id, copy.revision, copy.version, copy.total, raw, len(raw))
+    found = yield from _read(wanted, 0, whole)
+    if not hot:
         yield from reading.evict(state, keys)  # it was brought for a change that needed no messages; the next read does
     # Fewer than are missing: the store's count is wrong, or rows were removed by hand; these are all there are.
     if (found.session_id, found.revision) != (copy.session_id, copy.revision):
         return None
-    return (yield from _received(state, keys, found, whole, outcome)) if found.delta else whole
+    return (yield from _received(wanted, found, whole))[0] if found.delta else whole
 
 
 @dataclass(frozen=True, slots=True)

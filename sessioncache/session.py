@@ -29,7 +29,7 @@ from sessioncache.lifecycle.consolidating import Archive
 from sessioncache.lifecycle.details import Changes, Used
 from sessioncache.lifecycle.messages import Limits
 from sessioncache.lifecycle.opening import Begins, Opening
-from sessioncache.message import Messages, Record
+from sessioncache.records import Messages, Record
 from sessioncache.renewal import BlockingRight
 from sessioncache.state import State
 
@@ -108,7 +108,7 @@ class Session:
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The newest ``limit`` messages (None: all), exactly as they were appended; the caller's own copies."""
-        return self.messages(limit).data()
+        return self._run(messages.history(self._state, self._handle, limit))
 
     def messages(self, limit: int | None = None, *, before: int | None = None) -> Messages:
         """The newest ``limit`` messages (None: all), as an immutable sequence of records.

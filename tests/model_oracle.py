@@ -21,7 +21,7 @@ from sessioncache.finding import Page
 from sessioncache.flow import Evaluate, Transact
 from sessioncache.info import Info
 from sessioncache.lifecycle.opening import Opening
-from sessioncache.message import Record
+from sessioncache.records import Record
 
 AWAY = (HotTierUnavailable, StoreUnavailable)
 Told = tuple[str, Any]

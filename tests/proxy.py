@@ -1,4 +1,4 @@
-"""A proxy in front of a Redis on a unix socket: counts round trips, and loses replies after they were executed."""
+"""A proxy before a Redis on a unix socket: counts round trips and bytes, and loses replies after they were executed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Proxy:
 
     Attributes:
         trips: round trips: how often a client spoke after the server had.
-        bytes: what went through, in both directions.
         connections: how many were opened.
+        up, down: bytes from clients, and to them.
         lose: a word; the reply to the next request that holds it is swallowed and its connection cut.
         swallow: the same, but the connection is left open, silent.
         refuse: a word; the next request that holds it is not forwarded, and its connection cut.
@@ -24,7 +24,7 @@ class Proxy:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.trips = self.connections = self.bytes = 0
+        self.trips = self.connections = self.up = self.down = 0
         self.lose: bytes | None = None
         self.swallow: bytes | None = None
         self.refuse: bytes | None = None
@@ -64,7 +64,6 @@ class Proxy:
                     data = key.fileobj.recv(1 << 20)
                     if not data:
                         return
-                    self.bytes += len(data)
                     if key.fileobj is client:
                         if spoke != "client":
                             self.trips += 1
@@ -72,10 +71,12 @@ class Proxy:
                         request += data
                         if self._refuses(request):
                             return
+                        self.up += len(data)
                         server.sendall(data)
                     elif self._loses(request):
                         return
                     elif not self._swallows(request):
+                        self.down += len(data)
                         client.sendall(data)
                     spoke = "client" if key.fileobj is client else "server"
 

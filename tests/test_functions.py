@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from servers import RedisServer
 from test_doctor import free_port
 
-from sessioncache import SessionCache, Settings, functions, message
+from sessioncache import SessionCache, Settings, elements, functions, message
 from sessioncache.cli.main import cli
 from sessioncache.cli.status import DONE, FAILED, UNHEALTHY
 from sessioncache.config import as_environment
@@ -177,7 +177,7 @@ def test_garbage_is_shown_as_such(shown, garbage):
 
 
 UNREADABLE = [
-    message.HOLE, b"", b"\x92\x01", b"\x01\x01", b"\xdd\xff\xff\xff\xff", b"\xc7\x00\x01", b"\xcb\x00", b"\xdb\x00\x00",
+    elements.HOLE, b"", b"\x92\x01", b"\x01\x01", b"\xdd\xff\xff\xff\xff", b"\xc7\x00\x01", b"\xcb\x00", b"\xdb\x00\x00",
     b"\x91" * 200 + b"\xc0",
 ]  # fmt: skip
 

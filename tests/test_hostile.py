@@ -30,16 +30,17 @@ from sessioncache import (
     dead,
     finding,
     hydration,
+    records,
     write_behind,
 )
 from sessioncache import info as infos
-from sessioncache import message as messages
 from sessioncache import op as ops
 from sessioncache import ops as ops_
 from sessioncache.borders import translate
 from sessioncache.config import Settings, as_environment, settings_from
+from sessioncache.elements import HOLE, decoded, in_order
 from sessioncache.errors import StoreRefused
-from sessioncache.message import HOLE, element, encode
+from sessioncache.message import element, encode
 from sessioncache.migrate import upgrade
 from sessioncache.op import new_op_id
 from sessioncache.store.apply import apply
@@ -102,14 +103,19 @@ def is_json(value: object) -> bool:
     return all(map(is_json, value)) if type(value) is list else type(value) in {str, int, float, bool, type(None)}
 
 
+def is_sound(elements: list[bytes], after: int, through: int) -> bool:
+    """Whether a read takes them, rather than have them brought back."""
+    return in_order(elements, after, through) and decoded(elements) is not None
+
+
 def read_as_json(raw: bytes) -> None:
     """Any bytes are read without an error; what is sound is the message, or a plain JSON object that is almost it."""
-    found = messages.record(raw)
-    sound = messages.is_sound([raw], -1, 2**53)
+    found = records.record(raw)
+    sound = is_sound([raw], -1, 2**53)
     assert type(found.data) is dict
     assert is_json(found.data) or not sound
     assert found.readable or found.data == {}
-    data = messages.Messages([raw, ELEMENT], 0, 2).data()
+    data = records.Messages([raw, ELEMENT], 0, 2).data()
     assert data == ([found.data] if found.readable else []) + [MESSAGE] or not sound
     if sound:
         assert found.readable == (raw[raw.index(b"\n") + 1 :] != HOLE)
@@ -122,7 +128,7 @@ def test_payloads_that_are_nasty_from_the_start(payload, before):
     """Behind a good header, as the message, as a value in it, and in a list in it."""
     raw = b"7 1790000000000 m\n" + before + payload
     read_as_json(raw)
-    assert not messages.is_sound([raw], -1, 2**53) or messages.record(raw).data or payload == HOLE
+    assert not is_sound([raw], -1, 2**53) or records.record(raw).data or payload == HOLE
 
 
 @settings(max_examples=400)
@@ -139,10 +145,10 @@ def test_elements_of_a_history(raw):
 def test_a_hole_is_sound_and_rising_seqs_are():
     """Seqs that do not rise, repeat or pass the version are garbage, though each element is good."""
     some = [element(seq, 5, "m", PACKED) for seq in (2, 3, 9)]
-    assert messages.is_sound([*some, element(10, 5, "m", HOLE)], 1, 10)
+    assert is_sound([*some, element(10, 5, "m", HOLE)], 1, 10)
     assert hydration.holes([*some, element(10, 5, "m", HOLE)]) == 1
     for after, through, elements in [(2, 10, some), (-1, 8, some), (-1, 10, some[::-1]), (-1, 10, some[:1] * 2)]:
-        assert not messages.is_sound(elements, after, through)
+        assert not is_sound(elements, after, through)
 
 
 META = {

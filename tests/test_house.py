@@ -141,9 +141,9 @@ LAYERS = [
     ["sessioncache.transfer.found"],
     ["sessioncache.transfer"],
     ["sessioncache.info"],
-    ["sessioncache.durability"],
+    ["sessioncache.durability", "sessioncache.records"],
     ["sessioncache.config", "sessioncache.message", "sessioncache.op", "sessioncache.scripts"],
-    ["sessioncache.sources"],
+    ["sessioncache.elements", "sessioncache.sources"],
     ["sessioncache.conversation.window", "sessioncache.conversation.retain", "sessioncache.conversation.prompt"],
     ["sessioncache.conversation.pairing", "sessioncache.conversation.tokens", "sessioncache.conversation.key"],
     [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessioncache import keys, message, op
+from sessioncache import keys, message, op, records
 from sessioncache.errors import InvalidMessage
 from sessioncache.foreign import parse_object
 from sessioncache.store import columns
@@ -82,7 +82,7 @@ def test_what_is_accepted_is_what_json_can_say(data):
 @given(st.integers(1, 2**53), st.integers(0, 2**42), texts.filter(lambda t: "\n" not in t and t), messages)
 def test_an_element_gives_its_record_back(seq, created_ms, message_id, data):
     """Header and payload, whatever the message id looks like."""
-    found = message.record(message.element(seq, created_ms, message_id, message.encode(data, LIMIT)))
+    found = records.record(message.element(seq, created_ms, message_id, message.encode(data, LIMIT)))
     assert (found.seq, found.id, repr(found.data)) == (seq, message_id, repr(data))
     assert message.milliseconds(found.created_at) == created_ms
 
@@ -115,7 +115,7 @@ def test_nesting_is_bounded_exactly():
 def test_records_are_a_sequence():
     """Slices, negative indexes, iteration, length, bounds; what lies behind its end does not show."""
     raw = [message.element(n, 0, f"m{n}", message.encode({"n": n}, LIMIT)) for n in range(10)]
-    some = message.Messages(raw, 2, 8)
+    some = records.Messages(raw, 2, 8)
     assert [one.seq for one in some] == [one.seq for one in some[:]] == list(range(2, 8))
     assert (some[0].seq, some[-1].seq, len(some), some[::2][1].seq) == (2, 7, 6, 4)
     assert some.data() == [{"n": n} for n in range(2, 8)]

@@ -27,7 +27,7 @@ from sessioncache.connect import BlockingConnections
 from sessioncache.errors import SessionNotFound
 from sessioncache.flow import Flow
 from sessioncache.lifecycle import moving
-from sessioncache.message import Messages, Record
+from sessioncache.records import Messages, Record
 
 POLL_SECONDS = 0.5
 # What is asked for at first at each poll; more, where more came.

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from sessioncache.cli.output import harmless, write_json
-from sessioncache.message import Record
+from sessioncache.records import Record
 
 
 def moment(at: datetime | None) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sessioncache import scripts
+from sessioncache.elements import seq_of
+from sessioncache.errors import HotTierRefused
 from sessioncache.flow import Flow
 from sessioncache.hot.change import all_keys, full, log_keys, ring
 from sessioncache.hot.writing import Opened, info_of
@@ -14,9 +16,12 @@ from sessioncache.info import Info
 from sessioncache.keys import SessionKeys
 from sessioncache.near import Copy
 from sessioncache.op import new_op_id
-from sessioncache.repeat import evaluate
+from sessioncache.repeat import ask_each, evaluate
 from sessioncache.snapshot import Snapshot
 from sessioncache.state import State, ms
+
+# So many messages a script passes on as fast as a command beside it.
+FEW = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +124,15 @@ def read(
     """
     settings = state.settings
     known = (have.session_id, have.revision, have.version, have.total) if have else ("", "", "", "")
-    reply = yield from evaluate(
-        state, scripts.READ, log_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds,
-        ms(settings.touch) if access else "", op_id, keys.session_key, want, *known,
-    )  # fmt: skip
+    first = state.ttl_ms(), ms(settings.wake), state.bounds, ms(settings.touch) if access else "", op_id, keys.session_key
+    reply = None
+    if have is None and not 0 <= want <= FEW:
+        reply = yield from _beside(state, keys, want, (*first, 0, *known))
+    if reply is None:
+        reply = yield from evaluate(state, scripts.READ, log_keys(keys), *first, want, *known)
     if reply[0] == b"miss":
         return None
-    kind, session_id, version, revision, total, owner, consolidated, nobody, *elements = reply
+    kind, session_id, version, revision, total, owner, consolidated, nobody, _, elements = reply
     yield from ring(state, keys, nobody)
     return Found(
         kind == b"delta",
@@ -137,6 +144,28 @@ def read(
         int(consolidated),
         elements,
     )
+
+
+def _beside(state: State, keys: SessionKeys, want: int, args: tuple[str | int, ...]) -> Flow[list[Any] | None]:
+    """The script's reply, with messages that a command of its own read beside it: a script passes many on slowly.
+
+    None where these are not for certain what the script saw, because something was written between the two, and where the
+    script is not there or refuses. While the revision is the same, messages were only appended, and their seqs tell.
+    """
+    asked = log_keys(keys)
+    script = ("EVALSHA", scripts.READ.sha, len(asked), *asked, *args)
+    newest = ("LRANGE", keys.history, 0 if want < 0 else -want, -1)
+    reply, elements, revision = yield from ask_each(state, (script, newest, ("HGET", keys.meta, "revision")))
+    if isinstance(reply, HotTierRefused):
+        return None
+    if reply[0] == b"miss":
+        return list(reply)
+    _, _, version, seen, _, _, _, nobody, count, _ = reply
+    expected = count if want < 0 else min(count, want)
+    if revision == seen and len(elements) == expected and (not elements or seq_of(elements[-1]) <= int(version)):
+        return [*reply[:-1], elements]
+    yield from ring(state, keys, nobody)
+    return None
 
 
 def lease(state: State, keys: SessionKeys, token: str) -> Flow[bool | None]:

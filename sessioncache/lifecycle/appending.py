@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import msgpack
-
 from sessioncache import durability
-from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.durability import CACHED, STORED, Replicated, Synced
 from sessioncache.errors import DurabilityNotReached, InvalidKey, InvalidMessage, SessionCacheError
 from sessioncache.flow import Flow, Transact
@@ -23,8 +20,9 @@ from sessioncache.hot import writing
 from sessioncache.hot.writing import Appended
 from sessioncache.keys import check_name
 from sessioncache.lifecycle.handle import Handle, changed
-from sessioncache.message import Record, element, encode, instant
+from sessioncache.message import element, encode
 from sessioncache.op import APPEND, EVENT, message_ids, op_id_of
+from sessioncache.records import Record, record
 from sessioncache.state import State
 from sessioncache.store import load
 from sessioncache.write_behind import drain_key
@@ -92,23 +90,16 @@ def _append(
     attempt = partial(writing.append, state, handle.keys, terms, APPEND if asked.activity else EVENT, items)
     reply = yield from changed(state, handle, attempt)
     state.counters.observe("append_seconds", time.perf_counter() - begun, appends=1, messages_appended=len(packed))
-    _extend_near(state, handle, reply, names, packed)
+    stamped = zip(reply.stamps, names, packed, strict=True)
+    elements = [element(seq, at_ms, name, one) for (seq, at_ms), name, one in stamped]
+    _extend_near(state, handle, reply, elements)
     if level == STORED:
         missing = yield from _missing(state, handle, names)
     else:
         missing = _short_of(question, reply.waited)
     if missing:
-        raise _not_reached(level, missing, _records(reply, names, packed, CACHED))
-    return _records(reply, names, packed, level)
-
-
-def _records(reply: Appended, names: Sequence[str], packed: Sequence[bytes], level: str) -> list[Record]:
-    """What was appended, each message a copy of its own, from what `encoded` made of it just now."""
-    stamped = zip(reply.stamps, names, packed, strict=True)
-    return [
-        Record(seq, name, instant(min(at_ms, LAST_MILLISECOND)), msgpack.unpackb(one), durability=level)
-        for (seq, at_ms), name, one in stamped
-    ]
+        raise _not_reached(level, missing, [record(one, CACHED) for one in elements])
+    return [record(one, level) for one in elements]
 
 
 def _short_of(question: Replicated | Synced | None, answer: object) -> SessionCacheError | str:
@@ -193,12 +184,10 @@ def _names(session_id: str, ids: str | Sequence[str] | None, count: int, op_id: 
     return names, [op_id_of(session_id, name) for name in names]
 
 
-def _extend_near(state: State, handle: Handle, reply: Appended, names: Sequence[str], packed: Sequence[bytes]) -> None:
+def _extend_near(state: State, handle: Handle, reply: Appended, elements: list[bytes]) -> None:
     """Extend the near copy by one's own append, if nothing came between."""
     near = state.near.get(handle.keys.session_key)
     if near is None or (near.session_id, near.revision) != (handle.session_id, reply.revision):
         return
-    if near.version == reply.before and reply.version == reply.before + len(packed):
-        stamped = zip(reply.stamps, names, packed, strict=True)
-        elements = [element(seq, at_ms, name, one) for (seq, at_ms), name, one in stamped]
+    if near.version == reply.before and reply.version == reply.before + len(elements):
         state.near.put(handle.keys.session_key, state.near.extend(near, reply.version, elements))

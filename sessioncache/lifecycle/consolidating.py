@@ -26,8 +26,8 @@ from sessioncache.hot.writing import Changed, Stretch
 from sessioncache.lifecycle import messages
 from sessioncache.lifecycle.details import consolidated
 from sessioncache.lifecycle.handle import Handle, changed, standing
-from sessioncache.message import Record
 from sessioncache.read_through import View
+from sessioncache.records import Record
 from sessioncache.state import State
 from sessioncache.write_behind import drain_key
 

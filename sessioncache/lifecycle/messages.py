@@ -21,9 +21,10 @@ from sessioncache.lifecycle import stale
 from sessioncache.lifecycle.appending import as_list, encoded, with_names
 from sessioncache.lifecycle.handle import Handle, changed, not_current, standing
 from sessioncache.lifecycle.stale import unless_away
-from sessioncache.message import Messages, Record, StaleHistory, element, encode, record
+from sessioncache.message import element, encode
 from sessioncache.op import CLEAR, EDIT, REMOVE, TRUNCATE, replacing_ids
 from sessioncache.read_through import Page, View
+from sessioncache.records import Messages, Record, StaleHistory, record
 from sessioncache.state import State
 
 
@@ -38,20 +39,33 @@ def messages(state: State, handle: Handle, limit: int | None, before: int | None
     return (yield from _shown(state, handle, wanted, page)).messages
 
 
-def _shown(state: State, handle: Handle, limit: int | None, page: Page | None = None) -> Flow[View]:
+def history(state: State, handle: Handle, limit: int | None) -> Flow[list[dict[str, Any]]]:
+    """The newest ``limit`` messages (None: all) of the handle's session, as they were appended: the caller's own.
+
+    Raises:
+        SessionMoved, SessionDeleted: the handle's session is not current any more.
+    """
+    wanted = None if limit is None else number(limit, "limit")
+    found = yield from _shown(state, handle, wanted, headers=False)
+    return found.messages.data(found.fresh)
+
+
+def _shown(
+    state: State, handle: Handle, limit: int | None, page: Page | None = None, *, headers: bool = True
+) -> Flow[View]:
     """What `view` finds, or a stale one, for those who only look."""
-    fresh = view(state, handle, limit, page)
+    fresh = view(state, handle, limit, page, headers=headers)
     return unless_away(state, fresh, lambda: stale.view(handle, page or Page(limit=limit)))
 
 
-def view(state: State, handle: Handle, limit: int | None, page: Page | None = None) -> Flow[View]:
-    """The newest ``limit`` messages (None: all) of the handle's session, or a page of them.
+def view(state: State, handle: Handle, limit: int | None, page: Page | None = None, *, headers: bool = True) -> Flow[View]:
+    """The newest ``limit`` messages (None: all) of the handle's session, or a page of them; ``headers`` as for `read`.
 
     Raises:
         SessionMoved, SessionDeleted: the handle's session is not current any more.
     """
     if page is None:
-        found = yield from read_through.read(state, handle.keys, limit)
+        found = yield from read_through.read(state, handle.keys, limit, headers=headers)
     else:
         found = yield from read_through.page(state, handle.keys, page)
     if found.session_id != handle.session_id:

@@ -40,8 +40,9 @@ from sessioncache.keys import SessionKeys, check_name
 from sessioncache.lifecycle.handle import Handle, not_current, standing
 from sessioncache.lifecycle.opening import Opening, get_session
 from sessioncache.lifecycle.stale import stored, unless_away
-from sessioncache.message import Messages, instant, milliseconds
+from sessioncache.message import instant, milliseconds
 from sessioncache.op import new_op_id
+from sessioncache.records import Messages
 from sessioncache.repeat import pauses
 from sessioncache.state import State
 from sessioncache.store import place

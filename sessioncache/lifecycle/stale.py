@@ -20,8 +20,8 @@ from sessioncache.errors import HotTierUnavailable
 from sessioncache.flow import Flow, Transact
 from sessioncache.info import Info
 from sessioncache.lifecycle.handle import Handle, elsewhere, gone
-from sessioncache.message import Messages
 from sessioncache.read_through import Page, View
+from sessioncache.records import Messages
 from sessioncache.state import State
 from sessioncache.store import find, load
 

@@ -2,9 +2,10 @@
 -- Begins with PEXPIRE, so that it runs when Redis is full.
 -- KEYS  meta history pending dirty wake backlog oldest
 -- ARGV  ttl_ms wake_ms bounds touch_ms ('' for a look: no access, the TTL is left as it is) touch op id, session_key
---       want (messages; -1 for all)
+--       want (messages; -1 for all that are hot)
 --       session_id revision version total: what the caller has, all '' if nothing
--- Reply {'miss'} | {'full' or 'delta', session id, version, revision, total, owner, consolidated seq, ring, element, …}
+-- Reply {'miss'} | {'full' or 'delta', session id, version, revision, total, owner, consolidated seq, ring, count of what is
+-- hot, {element, …}}
 local row = hot(KEYS[1], KEYS[2])
 if not row then return {'miss'} end
 local want, total, count = tonumber(ARGV[7]), tonumber(row[TOTAL]), tonumber(row[COUNT])
@@ -17,9 +18,6 @@ if ARGV[8] == row[SESSION] and ARGV[9] == row[REVISION] and tonumber(ARGV[10]) <
 elseif want >= 0 then
   first = math.max(0, count - want)
 end
-local reply = {kind, row[SESSION], row[VERSION], row[REVISION], integer(total), row[OWNER],
-  redis.call('HGET', KEYS[1], 'consolidated_seq') or '0', ring}
-if first < count then
-  for _, element in ipairs(redis.call('LRANGE', KEYS[2], first, -1)) do reply[#reply + 1] = element end
-end
-return reply
+return {kind, row[SESSION], row[VERSION], row[REVISION], integer(total), row[OWNER],
+  redis.call('HGET', KEYS[1], 'consolidated_seq') or '0', ring, count,
+  first < count and redis.call('LRANGE', KEYS[2], first, -1) or {}}

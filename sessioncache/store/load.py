@@ -15,9 +15,10 @@ from sqlalchemy import Connection, LargeBinary, Select, Text, and_, cast, delete
 
 from sessioncache import info
 from sessioncache.arguments import LAST_MILLISECOND, MAX_NUMBER
+from sessioncache.elements import HOLE
 from sessioncache.errors import CorruptRecord, InvalidKey
 from sessioncache.keys import check_name
-from sessioncache.message import HOLE, element, from_json, milliseconds
+from sessioncache.message import element, from_json, milliseconds
 from sessioncache.op import remembered
 from sessioncache.schema import applied_ops, messages, routes, sessions
 from sessioncache.snapshot import Snapshot
