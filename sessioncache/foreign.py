@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 import msgpack
+import orjson
 
 
 def unpack(packed: bytes) -> Any:
@@ -56,12 +57,39 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
         ValueError: it holds none.
     """
     try:
-        found = json.loads(text, parse_constant=_no_constant)
+        found = _parsed(text)
     except (ValueError, TypeError, OverflowError, MemoryError, RecursionError):
         raise ValueError("no JSON") from None
     if type(found) is not dict:
         raise ValueError("no JSON object")
     return found
+
+
+def _parsed(text: str | bytes) -> Any:
+    """The value in some JSON: from orjson if it writes the same text again, which it does not where it lost anything."""
+    try:
+        raw = text.encode() if type(text) is str else text
+        found = orjson.loads(raw)
+        if orjson.dumps(found) == raw:
+            return found
+    except (ValueError, TypeError):
+        pass  # json says why not, or reads what orjson does not: other encodings, integers of any size
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def json_text(value: Any) -> str:
+    """The JSON text of a value, as short as it can be.
+
+    Raises:
+        ValueError, TypeError, RecursionError: JSON cannot say it.
+    """
+    try:
+        text = orjson.dumps(value)
+        if b"null" not in text or orjson.loads(text) == value:  # orjson writes NaN as null
+            return text.decode()
+    except TypeError:
+        pass  # json says why not, or writes what orjson does not: integers of any size
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _no_constant(_name: str) -> None:

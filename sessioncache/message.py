@@ -17,7 +17,6 @@ decodes anew; whatever bytes an element holds, reading it raises nothing and run
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ import msgpack
 
 from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.errors import InvalidMessage
-from sessioncache.foreign import parse_object, unpack
+from sessioncache.foreign import json_text, parse_object, unpack
 
 MAX_NESTING = 100
 SMALLEST_INTEGER = -(2**63)
@@ -163,7 +162,7 @@ def decode(packed: bytes) -> dict[str, Any]:
 
 def to_json(message: Mapping[str, Any]) -> str:
     """The JSON text of a message: what SQL keeps."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return json_text(message)
 
 
 def from_json(text: str | bytes) -> bytes:

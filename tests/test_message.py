@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from sessioncache import keys, message, op
 from sessioncache.errors import InvalidMessage
+from sessioncache.foreign import parse_object
 from sessioncache.store import columns
 
 LIMIT = 10**7
@@ -30,6 +32,38 @@ def test_either_tier_gives_it_back_equal(data):
     assert repr(message.decode(packed)) == repr(data)
     assert repr(message.decode(message.from_json(message.to_json(data)))) == repr(data)
     assert "\x00" not in message.to_json(data)
+
+
+@given(st.dictionaries(texts, values | st.integers() | st.floats() | st.lists(st.floats() | st.none())), st.booleans())
+def test_whatever_text_is_stored_nothing_of_it_is_lost(data, ascii_only):
+    """However it was written, it is read as Python's own parser reads it, or refused; what JSON cannot say is refused."""
+    text = json.dumps(data, ensure_ascii=ascii_only)
+    try:
+        written = message.to_json(data)
+    except ValueError:
+        assert "NaN" in text or "Infinity" in text
+    else:
+        assert repr(json.loads(written)) == repr(data)
+        assert repr(parse_object(written)) == repr(parse_object(written.encode())) == repr(data)
+        assert repr(parse_object(text)) == repr(data)
+    with suppress(ValueError):
+        assert repr(message.decode(message.from_json(text))) == repr(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"a":123456789012345678901234567890}', {"a": 123456789012345678901234567890}),
+        ('{"a": -0, "b": -0.0, "c": 1e22, "d": 18446744073709551615}', {"a": 0, "b": -0.0, "c": 1e22, "d": 2**64 - 1}),
+        ('{"a":18446744073709551616}', {"a": 2**64}),
+        ('{"a":1,"b":2,"a":3}', {"a": 3, "b": 2}),
+        ('{"a":1.00000000000000000001}', {"a": 1.0}),
+        ('{"a":"\\u00e9"}'.encode("utf-16"), {"a": "é"}),
+    ],
+)
+def test_text_of_others_is_read_as_it_says(text, found):
+    """Numbers of any size, names given twice, other encodings."""
+    assert repr(parse_object(text)) == repr(found)
 
 
 @given(
