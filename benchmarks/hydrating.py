@@ -148,7 +148,7 @@ def prepared(settings: Settings, scale: Scale) -> Iterator[Case]:
 
 
 def _figures(place: Place, scale: Scale, store: str, database_url: str) -> list[Figure]:
-    repeat = max(2, round(5 * scale.share))
+    repeat = max(1, round(3 * scale.share))
     found = []
     with prepared(place.settings(database_url), scale) as case:
         for measure, doing, bars in (

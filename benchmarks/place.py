@@ -72,7 +72,7 @@ class Place:
 
     def settings(self, database_url: str = "", **changes: Any) -> Settings:
         """Settings over it, with keys of their own; a job that nobody runs, unless one is named."""
-        own = {"prefix": f"b{next(self._serial)}", "job": "nowhere.to_be_found", "report": 3600.0}
+        own = {"prefix": f"b{next(self._serial)}", "job": "nowhere.to_be_found", "report": 600.0}
         return Settings(redis_url=self.redis_url, database_url=database_url or self.sqlite(), **{**own, **changes})
 
 

@@ -1,4 +1,4 @@
-"""What stands still, and what flows steadily: an idle fleet, its lag under a steady load, what RQ costs, and Redis's memory.
+"""What stands still, and what flows steadily: an idle fleet, its lag under a steady load, what RQ costs, Redis's memory.
 
     PYTHONPATH=tests python benchmarks/standing.py [--quick]
 
@@ -13,8 +13,9 @@ bulk by SQL (``--quick``: 10,000). RQ has a Redis of its own, so that what it co
   percentile of each tenth of the time. *Rate*: what was appended, a second.
 - *cost of RQ*: what its Redis counts as processed meanwhile, as a share of what both do. What the samples cost is not
   counted.
-- *Redis memory*: ``used_memory`` of a server of its own with 1,000 sessions of 100 messages in it, drained, less that
-  without them; appended two at a time. The other way is what it may be: 1.25 times the messages as msgpack, and 1 KB a session.
+- *Redis memory*: ``used_memory`` of a server of its own with 1,000 sessions of 100 messages in it, appended two at a time
+  and drained, less that without them. The other way is what it may be: 1.25 times the messages as msgpack, and 1 KB a
+  session.
 """
 
 from __future__ import annotations
@@ -232,9 +233,8 @@ def figures(place: Place, scale: Scale) -> list[Figure]:
         stack.callback(queue.close)
         hot = RedisServer(redis_7() or valkey_wheel() or "redis-server").start()
         stack.callback(hot.close)
-        settings = replace(
-            place.settings(url, queue_url=queue.url, job=Settings.job, report=Settings.report), redis_url=hot.url
-        )
+        usual = Settings()
+        settings = replace(place.settings(url, queue_url=queue.url, job=usual.job, report=usual.report), redis_url=hot.url)
         running = stack.enter_context(fleet(settings))
         time.sleep(1.0)  # what is done once, at the start
         found = [*idle(running, seconds[0], stored), *steadily(running, scale, seconds[1])]
