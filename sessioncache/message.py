@@ -38,6 +38,7 @@ HOLE = b"\xc1"
 
 _HEADER = re.compile(rb"(\d{1,16}) (\d{1,15}) ([^\n]+)\n")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def encode(message: object, max_bytes: int) -> bytes:
@@ -179,7 +180,7 @@ def from_json(text: str | bytes) -> bytes:
 
 def element(seq: int, created_ms: int, message_id: str, packed: bytes) -> bytes:
     """An element of the ``history`` list. The scripts write the same; a test compares them."""
-    return b"%d %d %b\n%b" % (seq, created_ms, message_id.encode(), packed)
+    return f"{seq} {created_ms} {message_id}\n".encode() + packed
 
 
 def instant(milliseconds: int) -> datetime:
@@ -189,7 +190,7 @@ def instant(milliseconds: int) -> datetime:
 
 def milliseconds(moment: datetime) -> int:
     """Milliseconds since 1970 of an aware time."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 @dataclass(frozen=True, slots=True)

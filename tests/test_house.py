@@ -102,7 +102,7 @@ LAYERS = [
         "sessioncache.store.engine",
     ],
     ["sessioncache.store.place", "sessioncache.store.retire", "sessioncache.store.standing"],
-    ["sessioncache.store.place", "sessioncache.store.retire", "sessioncache.store.layouts"],
+    ["sessioncache.store.place", "sessioncache.store.retire", "sessioncache.store.layouts", "sessioncache.store.recent"],
     ["sessioncache.store.details", "sessioncache.store.edits", "sessioncache.store.routes"],
     ["sessioncache.store.columns"],
     [
