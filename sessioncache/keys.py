@@ -69,6 +69,8 @@ def check_name(value: object, what: str) -> str:
 def _clean_text(value: object, what: str) -> str:
     if type(value) is not str:
         raise InvalidKey(f"The {what} must be a str, not {type(value).__name__}.")
+    if value.isascii() and value.isprintable():
+        return value  # what most are: nothing that is looked for below
     if _CONTROL.search(value):
         raise InvalidKey(f"The {what} must not contain control characters; remove or escape them.")
     try:

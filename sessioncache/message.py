@@ -24,6 +24,7 @@ SMALLEST_INTEGER = -(2**63)
 LARGEST_INTEGER = 2**64 - 1
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def encode(message: object, max_bytes: int) -> bytes:
@@ -165,7 +166,7 @@ def from_json(text: str | bytes) -> bytes:
 
 def element(seq: int, created_ms: int, message_id: str, packed: bytes) -> bytes:
     """An element of the ``history`` list. The scripts write the same; a test compares them."""
-    return b"%d %d %b\n%b" % (seq, created_ms, message_id.encode(), packed)
+    return f"{seq} {created_ms} {message_id}\n".encode() + packed
 
 
 def instant(milliseconds: int) -> datetime:
@@ -175,4 +176,4 @@ def instant(milliseconds: int) -> datetime:
 
 def milliseconds(moment: datetime) -> int:
     """Milliseconds since 1970 of an aware time."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    return (moment - _EPOCH) // _MILLISECOND

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain, count
 from typing import Any
 
 from sessioncache import hydration
@@ -19,6 +20,8 @@ from sessioncache.repeat import ask_each
 from sessioncache.state import State
 from sessioncache.store import load
 from sessioncache.write_behind import asks_layout, judge_layout
+
+Commands = tuple[tuple[str | int, ...], ...]
 
 FORGET_BATCH = 1000
 # What the scripts count of a partition (see common.lua): ops and bytes.
@@ -46,10 +49,14 @@ def hydrate(state: State, session_key: str) -> Flow[Hydrated]:
     Raises:
         HydrationTimeout, HotTierFull, StoreUnavailable: it could not be brought back.
     """
-    keys = state.keyspace.of(session_key)
-    look = partial(reading.look, state, keys)
-    hot = yield from hydration.attempted(state, keys, look)
-    return Hydrated(hot is not None, (hot or (yield from hydration.warm(state, keys, look))).info)
+    keys, looks = state.keyspace.of(session_key), count()
+
+    def look() -> Flow[reading.Looked | None]:
+        next(looks)
+        return reading.look(state, keys)
+
+    found = yield from hydration.warm(state, keys, look)
+    return Hydrated(next(looks) == 1, found.info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +108,27 @@ def backlogs(state: State) -> Flow[list[PartitionBacklog]]:
     Raises:
         LayoutMismatch: Redis is laid out for another number of partitions.
     """
-    names = [state.keyspace.of_partition(partition) for partition in range(state.settings.partitions)]
-    asked = (command for one in names for command in _about(one))
-    time, *replies, layout = yield from ask_each(state, (("TIME",), *asked, asks_layout(state)))
+    now_ms, known = yield from _asked(state, _about)
+    return [_partition(number, now_ms, *replies) for number, replies in enumerate(known)]
+
+
+def _asked(state: State, about: Callable[[PartitionKeys], Commands]) -> Flow[tuple[int, list[list[Any]]]]:
+    """The time in milliseconds, and the replies to some commands about each partition; None for keys of other types.
+
+    Raises:
+        LayoutMismatch: Redis is laid out for another number of partitions.
+    """
+    commands = [about(state.keyspace.of_partition(number)) for number in range(state.settings.partitions)]
+    time, *replies, layout = yield from ask_each(state, (("TIME",), *chain(*commands), asks_layout(state)))
     judge_layout(state, layout)
-    now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
-    known = [None if isinstance(reply, HotTierRefused) else reply for reply in replies]
-    size = len(known) // len(names)
-    return [_partition(one.partition, now_ms, *known[n * size : (n + 1) * size]) for n, one in enumerate(names)]
+    known = (None if isinstance(reply, HotTierRefused) else reply for reply in replies)
+    return int(time[0]) * 1000 + int(time[1]) // 1000, [[next(known) for _ in asked] for asked in commands]
 
 
-def _about(keys: PartitionKeys) -> tuple[tuple[str | int, ...], ...]:
+def _about(keys: PartitionKeys) -> Commands:
     return (
         ("ZCARD", keys.dirty),
-        ("ZRANGE", keys.dirty, 0, 0, "WITHSCORES"),
+        *_due(keys),
         ("ZRANGE", keys.oldest, 0, 0, "WITHSCORES"),
         ("HGET", keys.backlog, "total"),
         ("LLEN", keys.dead),
@@ -198,12 +212,21 @@ def _stored() -> Flow[tuple[int | None, int | None]]:
 
 
 def overdue_lanes(state: State) -> Flow[dict[int, float]]:
-    """For each lane, how long a key of it has been due, in seconds."""
-    lanes: dict[int, float] = {}
-    for one in (yield from backlogs(state)):
-        lane = state.lane_of(one.partition)
-        lanes[lane] = max(lanes.get(lane, 0.0), one.overdue)
+    """For each lane, how long a key of it has been due, in seconds; one command for each partition.
+
+    Raises:
+        LayoutMismatch: Redis is laid out for another number of partitions.
+    """
+    now_ms, known = yield from _asked(state, _due)
+    lanes = dict.fromkeys(range(state.settings.lanes), 0.0)
+    for number, (due,) in enumerate(known):
+        lane = state.lane_of(number)
+        lanes[lane] = max(lanes[lane], _age(now_ms, due))
     return lanes
+
+
+def _due(keys: PartitionKeys) -> Commands:
+    return (("ZRANGE", keys.dirty, 0, 0, "WITHSCORES"),)
 
 
 def forget_ops(state: State) -> Flow[int]:

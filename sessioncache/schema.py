@@ -27,7 +27,7 @@ What the indexes of sessions are for; each costs every write of the rows that ar
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -55,6 +55,9 @@ HEAD = "0003"
 VERSION_TABLE = "sessioncache_version"
 
 log = logging.getLogger("sessioncache.schema")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH, _MILLISECOND = _EPOCH.replace(tzinfo=None), timedelta(milliseconds=1)
 
 metadata = MetaData()
 
@@ -89,8 +92,20 @@ class Instant(TypeDecorator[datetime]):
         try:
             return datetime.fromisoformat(value).replace(tzinfo=UTC)
         except (ValueError, TypeError):
-            log.warning("a time in the database cannot be read and counts as 1970")
-            return datetime(1970, 1, 1, tzinfo=UTC)
+            return _unreadable()
+
+
+def _unreadable() -> datetime:
+    log.warning("a time in the database cannot be read and counts as 1970")
+    return _EPOCH
+
+
+def milliseconds_of(raw: Any) -> int:
+    """Milliseconds since 1970 of an `Instant` as the driver gave it, for rows in bulk that were read without its type."""
+    try:
+        return (raw - _EPOCH if type(raw) is datetime else datetime.fromisoformat(raw) - _NAIVE_EPOCH) // _MILLISECOND
+    except (ValueError, TypeError):
+        return (_unreadable() - _EPOCH) // _MILLISECOND
 
 
 def _counter(name: str) -> Column[int]:

@@ -59,10 +59,11 @@ class Schedule:
         run(write_behind.confirm_layout(self._state))  # nor is the turn kept from those of another number of partitions
         if not self._has_turn():
             return False
-        for lane, overdue in run(ops.overdue_lanes(self._state)).items():
+        late = {lane: age for lane, age in run(ops.overdue_lanes(self._state)).items() if age > self._settings.sweep}
+        for lane, overdue in late.items():
             if not self._has_turn():
                 return False
-            if overdue > LEFT_LYING * self._settings.sweep or (overdue > self._settings.sweep and not self._nudged(lane)):
+            if overdue > LEFT_LYING * self._settings.sweep or not self._nudged(lane):
                 run(write_behind.drain_lane(self._state, lane, self._settings.lanes, self._stopping.is_set))
         if self._is_time(_FORGET, FORGET_SECONDS):
             run(ops.forget_ops(self._state))

@@ -15,6 +15,8 @@ from sessioncache.keys import LAYOUT_VERSION
 from sessioncache.schema import layout
 from sessioncache.store.statements import insert_unless_there
 
+_RECORDED = select(layout.c.version, layout.c.partitions, layout.c.moving_to)
+
 
 class Recorded(NamedTuple):
     """A layout as it stands in the database; ``moving_to``: the number of partitions it is being changed to, or None."""
@@ -26,7 +28,7 @@ class Recorded(NamedTuple):
 
 def recorded(connection: Connection) -> Recorded | None:
     """What is recorded; None where nothing is."""
-    found = connection.execute(select(layout.c.version, layout.c.partitions, layout.c.moving_to)).first()
+    found = connection.execute(_RECORDED).first()
     return Recorded(*found) if found else None
 
 

@@ -9,9 +9,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, Select, Text, and_, cast, delete, func, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    LargeBinary,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    select,
+    tuple_,
+    type_coerce,
+)
+from sqlalchemy.types import NullType
 
 from sessioncache import info
 from sessioncache.arguments import LAST_MILLISECOND, MAX_NUMBER
@@ -19,11 +35,11 @@ from sessioncache.elements import HOLE
 from sessioncache.errors import CorruptRecord, InvalidKey
 from sessioncache.keys import check_name
 from sessioncache.message import element, from_json, milliseconds
-from sessioncache.op import remembered
-from sessioncache.schema import applied_ops, messages, routes, sessions
+from sessioncache.schema import applied_ops, messages, milliseconds_of, routes, sessions
 from sessioncache.snapshot import Snapshot
 from sessioncache.store.details import readable_object
 from sessioncache.store.layouts import confirm
+from sessioncache.store.recent import HAS_OTHERS, Loaded, recent_ops
 from sessioncache.store.routes import checked_version
 from sessioncache.store.rows import number_of, text_of
 from sessioncache.store.statements import chunks, matching
@@ -33,12 +49,7 @@ log = logging.getLogger("sessioncache.store")
 FIRST_PAGE = 200
 # More messages than any session has.
 EVERY = 2**53
-# Characters of an op id; applied_ops also holds message ids of messages that were removed, which may be longer.
-OP_ID = 16
 LARGEST_PAGE = 2000
-# Messages of one time that are remembered together: as many as one append takes with ids of their own. Imported ones may
-# be more.
-LARGEST_GROUP = 1000
 
 
 def snapshot(
@@ -50,20 +61,17 @@ def snapshot(
         Repartitioning, LayoutMismatch: the store is not laid out for so many partitions (any more).
     """
     confirm(connection, partitions)
-    session = sessions.c
-    found = connection.execute(
-        select(routes.c.version, cast(session.metadata, Text).label("metadata_text"), *_KNOWN)
-        .join_from(routes, sessions, and_(session.session_id == routes.c.session_id, ~session.deleted), isouter=True)
-        .where(routes.c.session_key == session_key)
-    ).one_or_none()
+    found = connection.execute(_CURRENT, {"session_key": session_key, "keep": keep_ops}).one_or_none()
     if found is None:
         return Snapshot("", 0, 0, "", 0, 0, 0, [], [])
     checked_version(session_key, found.version)
-    ops = recent_ops(connection, session_key, found.version, keep_ops)
     if found.session_id is None:
+        ops = recent_ops(connection, session_key, found.version, keep_ops)
         return Snapshot("", found.version, 0, "", 0, 0, 0, ops, [])
     created, updated, accessed = map(milliseconds, (found.created_at, found.updated_at, found.last_accessed))
     elements, is_all = newest(connection, found.session_id, window, window_bytes)
+    loaded = None if found.has_others else Loaded(found.session_id, elements, is_all)
+    ops = recent_ops(connection, session_key, found.version, keep_ops, loaded)
     last = int(elements[-1].split(b" ", 1)[0]) if elements else 0
     return Snapshot(
         found.session_id,
@@ -102,6 +110,14 @@ _KNOWN = [
         "told",
     )
 ] + [cast(sessions.c.origin, Text).label("origin_text"), *(sessions.c[name] for name in _OTHERS)]
+# Statements are made once: to make one takes as long as to execute it.
+_CURRENT = (
+    select(
+        routes.c.version, cast(sessions.c.metadata, Text).label("metadata_text"), HAS_OTHERS.label("has_others"), *_KNOWN
+    )
+    .join_from(routes, sessions, and_(sessions.c.session_id == routes.c.session_id, ~sessions.c.deleted), isouter=True)
+    .where(routes.c.session_key == bindparam("session_key"))
+)
 
 
 def _fields(row: Any, updated_ms: int) -> dict[str, str | bytes | int]:
@@ -137,88 +153,57 @@ def newest(connection: Connection, session_id: str, count: int, max_bytes: int) 
 
 def older(connection: Connection, session_id: str, before: int | None, limit: int) -> list[bytes]:
     """The newest ``limit`` messages with a seq below ``before`` (None: of all), as elements, oldest first."""
-    seq, wanted = messages.c.seq, _rows(connection, session_id)
-    if before is not None:
-        wanted = wanted.where(seq < before)
-    rows = connection.execute(wanted.order_by(seq.desc()).limit(limit))
-    return [_element(row, session_id) for row in rows][::-1]
+    bounds = {"session_id": session_id, "count": limit, **({} if before is None else {"seq": before})}
+    return _page(connection, "newest" if before is None else "below", bounds)[::-1]
 
 
 def newer(connection: Connection, session_id: str, after: int, limit: int) -> list[bytes]:
     """The first ``limit`` messages with a seq above ``after``, as elements, oldest first."""
-    seq = messages.c.seq
-    rows = connection.execute(_rows(connection, session_id).where(seq > after).order_by(seq).limit(limit))
-    return [_element(row, session_id) for row in rows]
+    return _page(connection, "above", {"session_id": session_id, "count": limit, "seq": after})
 
 
-def _rows(connection: Connection, session_id: str) -> Select[Any]:
-    """The messages of a session. SQLite's text that is no UTF-8 is told from other text only as bytes."""
-    column = messages.c
-    body = cast(column.body, LargeBinary).label("body") if connection.dialect.name == "sqlite" else column.body
-    return select(column.seq, column.message_id, column.created_at, body).where(column.session_id == session_id)
+def _page(connection: Connection, which: str, bounds: dict[str, Any]) -> list[bytes]:
+    rows = connection.execute(_select(connection.dialect.name, which), bounds).all()
+    return [_element(bounds["session_id"], *row) for row in rows]
 
 
-def _element(row: Any, session_id: str) -> bytes:
+@cache
+def _select(dialect: str, which: str) -> Select[Any]:
+    """What reads a page of messages, times as the driver gives them. SQLite tells text that is no UTF-8 only as bytes."""
+    column, seq = messages.c, bindparam("seq", type_=BigInteger)
+    body = cast(column.body, LargeBinary) if dialect == "sqlite" else column.body
+    rows = select(column.seq, column.message_id, type_coerce(column.created_at, NullType()), body)
+    rows = rows.where(column.session_id == bindparam("session_id")).limit(bindparam("count", type_=BigInteger))
+    if which == "above":
+        return rows.where(column.seq > seq).order_by(column.seq)
+    return (rows if which == "newest" else rows.where(column.seq < seq)).order_by(column.seq.desc())
+
+
+def _element(session_id: str, seq: Any, message_id: Any, created_at: Any, body: Any) -> bytes:
     """A row as an element: a hole, with a warning, where its message cannot be read.
 
     Raises:
         CorruptRecord: its seq is none, so that it has no place.
     """
-    if type(row.seq) is not int or not 0 <= row.seq <= MAX_NUMBER:
+    if type(seq) is not int or not 0 <= seq <= MAX_NUMBER:
         raise CorruptRecord(f"A message of session {session_id} has a seq that is none; remove its row.")
     try:
-        packed = from_json(row.body)
+        packed = from_json(body)
     except ValueError:
-        log.warning("message %d cannot be read and is left out: mend or remove its row", row.seq, extra=_named(session_id))
+        log.warning("message %d cannot be read and is left out: mend or remove its row", seq, extra=_named(session_id))
         packed = HOLE
-    at_ms = min(max(0, milliseconds(row.created_at)), LAST_MILLISECOND)
+    at_ms = milliseconds_of(created_at)
+    if not 0 <= at_ms <= LAST_MILLISECOND:
+        at_ms = 0 if at_ms < 0 else LAST_MILLISECOND
     try:
-        return element(row.seq, at_ms, check_name(row.message_id, "message id"), packed)
+        return element(seq, at_ms, check_name(message_id, "message id"), packed)
     except InvalidKey:
-        log.warning("the id of message %d cannot be read: mend or remove its row", row.seq, extra=_named(session_id))
-        return element(row.seq, at_ms, f"unreadable-{row.seq}", packed)
+        log.warning("the id of message %d cannot be read: mend or remove its row", seq, extra=_named(session_id))
+        return element(seq, at_ms, f"unreadable-{seq}", packed)
 
 
 def _named(session_id: str) -> dict[str, str]:
     return {"session_id": session_id}
-
-
-def recent_ops(connection: Connection, session_key: str, version: int, keep: int) -> list[list[tuple[str, int]]]:
-    """The op ids of a key's last ``keep`` versions, each with its (first) version, in groups, oldest first.
-
-    What was appended at once was accepted at the same time and is one group; the oldest one is given whole.
-    """
-    message, since = messages.c, version - keep
-    appended = (
-        select(message.session_id, message.message_id, message.seq, message.created_at)
-        .join(sessions, sessions.c.session_id == message.session_id)
-        .where(sessions.c.session_key == session_key, sessions.c.last_seq > since)
-    )
-    lately = appended.where(message.seq > since, message.seq <= version).order_by(message.seq.desc())
-    found = list(connection.execute(lately.limit(keep)))[::-1]
-    if found:
-        cut = found[0]
-        same = appended.where(message.session_id == cut.session_id, message.seq <= since)
-        found += connection.execute(
-            same.where(message.created_at == cut.created_at).order_by(message.seq.desc()).limit(LARGEST_GROUP)
-        )
-    groups: dict[datetime, dict[str, int]] = {}
-    for row in found:
-        if type(row.message_id) is not str:
-            continue  # nobody repeats it; SQLite keeps anything in any column
-        op_id, first = remembered(row.session_id, row.message_id, row.seq)
-        groups.setdefault(row.created_at, {})[op_id] = first
-    op = applied_ops.c
-    others = select(op.op_id, op.version).where(
-        op.session_key == session_key, op.version > since, func.length(op.op_id) == OP_ID
-    )
-    whole = [sorted(group.items(), key=_version) for group in groups.values()]
-    whole += [[(row.op_id, row.version)] for row in connection.execute(others)]
-    return sorted(whole, key=lambda group: group[0][1])
-
-
-def _version(pair: tuple[str, int]) -> int:
-    return pair[1]
 
 
 def has_message(connection: Connection, session_id: str, message_id: str) -> bool:
