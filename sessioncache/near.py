@@ -106,14 +106,15 @@ class NearCopies:
             self._copies.move_to_end(session_key)
             self._shrink()
 
-    def extend(self, copy: Copy, version: int, added: Sequence[bytes], headed: int = 0) -> Copy:
-        """The copy with the messages that came after it, as of a later version."""
+    def extend(self, copy: Copy, version: int, added: Sequence[bytes], headed: int | None = None) -> Copy:
+        """The copy with the messages that came after it, as of a later version; without ``headed`` that stays as it was."""
         size = copy.size + size_of(added)
         with self._lock:
             missing = copy.length + len(added) - len(copy.raw)
             if missing > 0:
                 copy.raw.extend(added[len(added) - missing :])
         total, length = copy.total + len(added), copy.length + len(added)
+        headed = copy.headed if headed is None else headed
         return Copy(copy.session_id, copy.revision, version, total, copy.raw, length, size, headed)
 
     def drop(self, session_key: str) -> None:

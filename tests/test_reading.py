@@ -9,7 +9,7 @@ from sys import getsizeof
 
 import pytest
 
-from sessioncache import SessionCache, SessionMoved, elements, near, records, scripts
+from sessioncache import SessionCache, SessionMoved, elements, near, read_through, records, scripts
 from sessioncache.flow import Command
 from sessioncache.hot import reading
 from sessioncache.message import element, encode
@@ -212,3 +212,20 @@ def test_elements_with_holes_and_garbage():
     for bad in (b"", b"x", good[:-1], good + b"x", b"3 5 m\n\x01", hole + elements.HOLE):
         assert elements.decoded([good, bad, hole]) is None
         assert elements.readable([good, bad, hole]) == [{"n": 1}, None, None]
+
+
+def test_headers_are_looked_at_once(some_stack, monkeypatch):
+    """Also after an append of one's own: a read looks at what is new, however long the history is."""
+    looked = []
+    seen = read_through.in_order
+    monkeypatch.setattr(
+        read_through, "in_order", lambda elements, *ends: looked.append(len(elements)) or seen(elements, *ends)
+    )
+    with some_stack.cache() as cache:
+        session = cache.open("k")
+        session.append([{"content": str(n)} for n in range(50)])
+        assert len(session.messages()) == 50
+        session.append({"content": "mine"})
+        session.history()
+        assert len(session.messages()) == 51
+    assert looked == [50, 1]
