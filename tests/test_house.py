@@ -111,7 +111,8 @@ LAYERS = [
         "sessioncache.store.search",
         "sessioncache.store.candidates",
     ],
-    ["sessioncache.store.plan", "sessioncache.store.known"],
+    ["sessioncache.store.known"],
+    ["sessioncache.store.plan"],
     [
         "sessioncache.store.planned",
         "sessioncache.store.statements",

@@ -3,10 +3,6 @@
 Guarantee (I3): every op takes effect exactly once, however often its log is delivered, because the keys' ``routes`` rows
 are locked, in a fixed order, before it is asked which ops are known; and what makes an op known is written in the same
 transaction. A duplicate (session id, seq) would be a bug, and raises.
-
-Which ops are known as ops, or as messages that were removed, is asked for all of them. Which messages stand is asked only
-where a log looks as if it was delivered before: all others are taken for new, and the unique (session id, message id) says
-where one is not. Then all of that is taken back, and it is asked for all.
 """
 
 from __future__ import annotations
@@ -16,14 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Update, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
-from sessioncache import op as ops
 from sessioncache.message import instant
 from sessioncache.schema import applied_ops, sessions
 from sessioncache.store import details, edits, routes
 from sessioncache.store.bulk import add_messages
-from sessioncache.store.known import Name, know_messages, know_ops
+from sessioncache.store.known import know
 from sessioncache.store.plan import known_id, plan
 from sessioncache.store.planned import AppliedOp, Log, Outcome, Plan, Standing, Step
 from sessioncache.store.statements import UpdateOfEach, chunks
@@ -38,47 +32,7 @@ def apply(connection: Connection, logs: Sequence[Log], now: datetime, reason: st
         now: the time from which op ids are remembered, aware.
         reason: why none of these ops is to be applied, but remembered as refused; empty: they are applied.
     """
-    standing = _standing(connection, logs)
-    asked = [log for log in logs if reason or _may_repeat(log, standing)]
-    know_messages(connection, _messages_in(asked), standing)
-    if len(asked) < len(logs):
-        outcomes = _apply_as_new(connection, logs, standing.copy(), now)
-        if outcomes is not None:
-            return outcomes
-        know_messages(connection, _messages_in(logs), standing)
-    made = plan(logs, standing, reason)
-    _do(connection, made, now)
-    return made.outcomes
-
-
-def _may_repeat(log: Log, standing: Standing) -> bool:
-    """Whether it must be known, before it is applied, which of its messages the store has.
-
-    Not where every version is new, and nothing goes: a message that is there shows when it is inserted once more.
-    """
-    return log.ops[0].version <= standing.routes[log.session_key].version or any(op.kind in _REMOVING for op in log.ops)
-
-
-_REMOVING = frozenset(edits.KINDS | {ops.DELETE})
-
-
-def _apply_as_new(connection: Connection, logs: Sequence[Log], standing: Standing, now: datetime) -> list[Outcome] | None:
-    """Apply logs as if the messages that were not asked for were new; None, with nothing done, where one is not.
-
-    Nor is anything done where an op would be refused for the first time: what the store has is not refused.
-    """
-    made = plan(logs, standing)
-    if any(outcome.set_aside for outcome in made.outcomes):
-        return None
-    try:
-        with connection.begin_nested():
-            _do(connection, made, now)
-    except IntegrityError:
-        return None
-    return made.outcomes
-
-
-def _do(connection: Connection, made: Plan, now: datetime) -> None:
+    made = plan(logs, _standing(connection, logs), reason)
     if made.starts:
         connection.execute(insert(sessions), [details.row_of(key, op) for key, op in made.starts])
     if made.applied_ops:
@@ -93,6 +47,7 @@ def _do(connection: Connection, made: Plan, now: datetime) -> None:
     for session_id, at_ms in made.deletes.items():
         edits.bury(connection, session_id, instant(at_ms), now)
     routes.move(connection, made.routes)
+    return made.outcomes
 
 
 def _take(connection: Connection, step: Step, now: datetime) -> None:
@@ -103,15 +58,10 @@ def _take(connection: Connection, step: Step, now: datetime) -> None:
 
 
 def _standing(connection: Connection, logs: Sequence[Log]) -> Standing:
-    """What the store knows, but for messages."""
     standing = Standing(routes.locked(connection, sorted(log.session_key for log in logs)), {}, set(), set())
-    know_ops(connection, [(op.session_id, known_id(op)) for log in logs for op in log.ops], standing)
+    know(connection, (op for log in logs for op in log.ops), standing)
     _see_sessions(connection, sorted({op.session_id for log in logs for op in log.ops}), standing)
     return standing
-
-
-def _messages_in(logs: Sequence[Log]) -> list[Name]:
-    return [(op.session_id, op.message_id) for log in logs for op in log.ops if op.kind in ops.MESSAGE_KINDS]
 
 
 def _see_sessions(connection: Connection, session_ids: Sequence[str], standing: Standing) -> None:

@@ -6,7 +6,7 @@ Guarantee: errors are SQLAlchemy's, as of any other statement. COPY takes rows w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import Connection, insert
@@ -45,7 +45,10 @@ def add_messages(connection: Connection, new: Sequence[NewMessage]) -> None:
 
 def _as_sqlite_keeps_it(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same with its time as text, without compiling and binding each column anew."""
-    return *values[:-1], as_text(values[-1])
+    return *values[:-1], _as_text(values[-1])
+
+
+_as_text = lru_cache(maxsize=1024)(as_text)  # what came at once has one time
 
 
 def _copy(connection: Connection, new: Sequence[NewMessage]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from sessioncache.message import decode, instant, to_json
@@ -43,7 +44,10 @@ def message_values(new: NewMessage) -> tuple[Any, ...]:
     Raises:
         StoreRefused: it is none.
     """
-    return new.session_id, new.seq, new.message_id, *_body_values(new.packed), instant(new.at_ms)
+    return new.session_id, new.seq, new.message_id, *_body_values(new.packed), _instant(new.at_ms)
+
+
+_instant = lru_cache(maxsize=1024)(instant)  # what came at once has one time
 
 
 def message_row(new: NewMessage) -> dict[str, Any]:

@@ -103,7 +103,6 @@ _EFFECTS: dict[str, Callable[[Connection, str, Op, datetime], None]] = {
     ops.REMOVE: _remove_one,
     ops.EDIT: _edit,
 }
-KINDS = frozenset(_EFFECTS)
 
 
 def recall(connection: Connection, session_key: str, session_id: str, now: datetime) -> None:

@@ -44,12 +44,6 @@ class Standing:
     keys: dict[str, str] = field(default_factory=dict)
     last_seqs: dict[str, int] = field(default_factory=dict)
 
-    def copy(self) -> Standing:
-        """One that a plan may bring forward while this stays."""
-        return Standing(
-            self.routes, dict(self.known), set(self.refused), set(self.deleted), dict(self.keys), dict(self.last_seqs)
-        )
-
 
 class NewMessage(NamedTuple):
     """A message to insert."""
