@@ -20,10 +20,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgpack
+import peers
 import redis
 import redis.asyncio
 from bench import alone
@@ -52,9 +54,10 @@ def figures(place: Place, scale: Scale) -> list[Figure]:
 
 
 async def _awaiting(place: Place, scale: Scale, longer: Scale) -> list[Figure]:
-    bars = [Bar(BARE, most=1.5)]
+    bars = [Bar(BARE, most=1.5), Bar(peers.OPENAI_REDIS, most=1 / 5)]
     async with AsyncExitStack() as stack:
         one_by_one = await awaiting_ways(place, stack, 1)
+        one_by_one |= peers_awaiting(place, stack, stack.enter_context(place.postgres.database()))
         at_once = await awaiting_ways(place, stack, TASKS)
         return [
             await _timed("append, asyncio", one_by_one, scale, bars),
@@ -66,6 +69,28 @@ async def _awaiting(place: Place, scale: Scale, longer: Scale) -> list[Figure]:
 async def awaiting_ways(place: Place, stack: AsyncExitStack, count: int) -> dict[str, list[Awaited]]:
     """For each way, what appends to so many sessions, by awaiting."""
     return {OURS: await ours_awaiting(place, stack, count), BARE: bare_awaiting(place, stack, count)}
+
+
+def peers_awaiting(place: Place, stack: AsyncExitStack, postgres: str) -> dict[str, list[Awaited]]:
+    """A session of each peer that awaits."""
+    found = {}
+    for peer in peers.awaiting(place, f"peer-{id(stack)}", postgres):
+        stack.push_async_callback(peer.close)
+        found[peer.name] = [partial(_alone, peer.append)]
+    return found
+
+
+def _alone(append: Callable[[list[dict[str, Any]]], Any], one: dict[str, Any]) -> Any:
+    return append([one])
+
+
+def peers_blocking(place: Place, stack: ExitStack) -> dict[str, Append]:
+    """A session of each peer that blocks."""
+    found = {}
+    for peer in peers.blocking(place, f"peer-{id(stack)}"):
+        stack.callback(peer.close)
+        found[peer.name] = partial(_alone, peer.append)
+    return found
 
 
 async def ours_awaiting(place: Place, stack: AsyncExitStack, count: int) -> list[Awaited]:
@@ -123,8 +148,10 @@ async def _crowded(ways: Mapping[str, list[Awaited]], scale: Scale) -> Figure:
 def _blocking(place: Place, scale: Scale, longer: Scale) -> list[Figure]:
     with ExitStack() as stack:
         ways = blocking_ways(place, stack)
+        ways |= peers_blocking(place, stack)
+        bars = [Bar(BARE, most=1.5), Bar(peers.LANGCHAIN, most=1 / 1.3)]
         return [
-            _timed_blocking("append, sync", ways, scale, [Bar(BARE, most=1.5)]),
+            _timed_blocking("append, sync", ways, scale, bars),
             _timed_blocking("append, sync, long messages", ways, longer, []),
         ]
 

@@ -38,7 +38,7 @@ class Bar:
         return (self.most is None or value <= self.most) and (self.least is None or value >= self.least)
 
     def __str__(self) -> str:
-        bound = f"≤ {self.most:g}" if self.most is not None else f"≥ {self.least:g}"
+        bound = f"≤ {self.most:.3g}" if self.most is not None else f"≥ {self.least:g}"
         return f"{bound} times {self.against}" if self.against else bound
 
 
@@ -78,8 +78,9 @@ class Figure:
         return spread([a / b for a, b in zip(ours, self.rounds[against], strict=True)] if against else ours)
 
     def verdicts(self) -> list[tuple[Bar, Ratio, bool]]:
-        """Each bar, what was measured, and whether it is met."""
-        return [(bar, found, bar.met(found.median)) for bar in self.bars for found in [self.ratio(bar.against)]]
+        """Each bar, what was measured, and whether it is met; bars against what is not installed are left out."""
+        bars = [bar for bar in self.bars if not bar.against or bar.against in self.rounds]
+        return [(bar, found, bar.met(found.median)) for bar in bars for found in [self.ratio(bar.against)]]
 
 
 def spread(values: list[float]) -> Ratio:

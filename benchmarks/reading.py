@@ -3,7 +3,8 @@
     PYTHONPATH=tests python benchmarks/reading.py [--quick]
 
 Every figure of a time is measured at both doors. The bare way is redis-py with hiredis over a list of the same messages as
-plain msgpack: `LRANGE`, and each decoded.
+plain msgpack: `LRANGE`, and each decoded. The peers (`peers`) read a history of the same length whole each time, to which
+nothing is added: they can do no other.
 
 - *read again after 2 new messages*: a server that has read a history reads it once more, after another one appended two
   messages. By ``messages()`` alone, compared from the shortest history to the longest: flat where only what is new is
@@ -11,7 +12,7 @@ plain msgpack: `LRANGE`, and each decoded.
 - *round trips* and *bytes* of the first of these, counted by a proxy.
 - *whole history, cold* and *newest 50*: of a session that is hot, by a cache that keeps nothing near.
 - *memory of near copies*: a process of its own reads sessions that are some times as large as ``near_bytes`` allows; by how
-  much its memory grew from when it had read one, as a share of that bound.
+  much its memory grew from when it had opened them all and read one, as a share of that bound.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from inspect import isawaitable
 from pathlib import Path
+from secrets import token_hex
 from time import perf_counter
 from typing import Any
 
 import msgpack
+import peers
 import redis
 import redis.asyncio
 from bench import alone
@@ -121,6 +124,7 @@ class Hot:
     settings: Settings
     writer: SessionCache
     raw: redis.Redis
+    postgres: str
 
     def history(self, length: int) -> str:
         """The name of one of so many messages; made, where it is not there."""
@@ -151,8 +155,8 @@ class Hot:
 def hot(where: Place, scale: Scale) -> Iterator[Hot]:
     """Histories under keys of their own."""
     settings = where.settings(window=2 * LONG, max_pending=10**7, max_backlog=10**7)
-    with SessionCache(settings=settings) as writer, where.raw() as raw:
-        yield Hot(where, scale, settings, writer, raw)
+    with where.postgres.database() as url, SessionCache(settings=settings) as writer, where.raw() as raw:
+        yield Hot(where, scale, settings, writer, raw, url)
 
 
 DOORS: dict[str, tuple[type[Doors], type[Bare]]] = {
@@ -200,34 +204,58 @@ async def flat(kind: str, data: Hot, cache: Doors) -> Figure:
     return Figure(measure, "µs", micro(await rounds(ways, data.scale.rounds)), bars, "flat in the length of the history")
 
 
-async def again_of(kind: str, data: Hot, cache: Doors, client: Bare, length: int) -> list[Figure]:
+async def others(kind: str, data: Hot, length: int, stack: AsyncExitStack) -> dict[str, Read]:
+    """The peers of a door, each with a history of so many messages."""
+    name = f"{data.settings.prefix}-{token_hex(4)}"
+    found: list[peers.Awaiting | peers.Blocking] = []
+    found += peers.blocking(data.place, name) if kind == "sync" else peers.awaiting(data.place, name, data.postgres)
+    for peer in found:
+        stack.push_async_callback(outcome_of, peer.close)
+        messages = history(data.scale, length)
+        for first in range(0, length, BATCH):
+            await outcome(peer.append(messages[first : first + BATCH]))
+    return {peer.name: peer.read for peer in found}
+
+
+async def outcome_of(call: Callable[[], Any]) -> None:
+    """Call, and await what must be."""
+    await outcome(call())
+
+
+async def again_of(kind: str, data: Hot, cache: Doors, client: Bare, length: int, stack: AsyncExitStack) -> list[Figure]:
     """Each way to use what was read again."""
     name, repeat = data.history(length), FEW_READS if length == LONG else READS
     session = await session_of(cache, name)
     reads = {"messages()": session.messages, "every message's data": every_data(session), "history()": session.history}
     ways = {use: again(data.session(length, read), repeat) for use, read in reads.items()}
     ways[BARE] = again(data.plain(length, decoded(client, name)), repeat)
+    theirs = await others(kind, data, length, stack)
+    ways |= {peer: over(read, FEW_READS) for peer, read in theirs.items()}
+    most = dict.fromkeys(reads, 1 / 2) | ({"messages()": 1 / 50} if length == LONG else {})
     found = micro(await rounds(ways, data.scale.rounds))
     return [
         Figure(
             f"read again after 2 new messages, history of {length:,}, {kind}: {use}",
             "µs",
             {OURS: found[use]} | {name: values for name, values in found.items() if name not in reads},
+            [Bar(peer, most=most[use]) for peer in theirs if use != "messages()" or length == LONG],
         )
         for use in reads
     ]
 
 
-async def cold(kind: str, data: Hot, cache: Doors, client: Bare) -> list[Figure]:
+async def cold(kind: str, data: Hot, cache: Doors, client: Bare, stack: AsyncExitStack) -> list[Figure]:
     """By a cache that keeps nothing near: a whole history, and the newest of a long one."""
     whole, long = data.history(WHOLE), data.history(LONG)
     first, second = await session_of(cache, whole), await session_of(cache, long)
-    bare = {BARE: over(decoded(client, whole), READS)}
+    theirs = await others(kind, data, WHOLE, stack)
+    bare = {BARE: over(decoded(client, whole), READS)} | {peer: over(read, FEW_READS) for peer, read in theirs.items()}
+    bars = [Bar(BARE, most=1.3), *(Bar(peer, most=1.0) for peer in theirs)]
     figures = []
     for use, read in {"history()": first.history, "messages()": first.messages}.items():
         found = micro(await rounds({OURS: over(read, READS), **bare}, data.scale.rounds))
         measure = f"whole history of {WHOLE:,}, cold, {kind}: {use}"
-        figures.append(Figure(measure, "µs", found, [Bar(BARE, most=1.3)]))
+        figures.append(Figure(measure, "µs", found, bars))
     ways = {
         OURS: over(lambda: second.history(NEWEST), 3 * READS),
         BARE: over(decoded(client, long, -NEWEST), 3 * READS),
@@ -294,11 +322,12 @@ def near_memory(where: Place, scale: Scale, times: int) -> Figure:
 def grown(count: int) -> int:
     """By how many bytes reading so many sessions makes this process grow."""
     with SessionCache.from_url() as cache:
+        sessions = [cache.get(f"near {number}") for number in range(count)]
         for _ in range(SESSION):
-            cache.get("near 0").history()
+            sessions[0].history()
         before = private()
-        for number in range(count):
-            cache.get(f"near {number}").history()
+        for session in sessions:
+            session.history()
         return private() - before
 
 
@@ -315,9 +344,10 @@ async def measured(data: Hot) -> list[Figure]:
         warm, none = door(settings=data.settings), door(settings=replace(data.settings, near_sessions=0))
         client = bare.from_url(data.place.redis_url)
         figures.append(await flat(kind, data, warm))
-        for length in LENGTHS:
-            figures += await again_of(kind, data, warm, client, length)
-        figures += await cold(kind, data, none, client)
+        async with AsyncExitStack() as stack:
+            for length in LENGTHS:
+                figures += await again_of(kind, data, warm, client, length, stack)
+            figures += await cold(kind, data, none, client, stack)
         figures += await counted(kind, data, door)
         for each in (warm.close, none.close, client.aclose if isinstance(client, redis.asyncio.Redis) else client.close):
             await outcome(each())
