@@ -18,6 +18,7 @@ key                              type    TTL        holds
 ``sc:{P}:titles:<hash>``         string  seconds    who gives unique titles that begin alike to an owner's sessions
 ``sc:{000}:layout``              hash    none       layout version, number of partitions, which one is coming
 ``sc:schedule``                  string  seconds    who runs the schedule (one at a time)
+``sc:lane:<n>-of-<lanes>``       string  seconds    which job serves a lane (one at a time)
 ``sc:importing``                 string  seconds    who imports or changes the partitions (one at a time)
 ``sc:processes``                 zset    an hour    names of processes, scored by the time of their last report
 ``sc:process:<name>``            string  seconds    what a process counted: JSON
@@ -135,6 +136,10 @@ class Keyspace:
         """The key of who gives unique titles that begin so to an owner's sessions; ``""`` for those of no owner."""
         name = f"{owner}\n{base}"
         return f"{self.prefix}:{{{self.partition_of(name):03d}}}:titles:{sha256(name.encode()).hexdigest()[:32]}"
+
+    def lane(self, lane: int, lanes: int) -> str:
+        """The key of which job serves a lane."""
+        return f"{self.prefix}:lane:{lane}-of-{lanes}"
 
     def report(self, process: str) -> str:
         """The key of what a process, by its name, counted."""

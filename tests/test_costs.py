@@ -9,7 +9,7 @@ import pytest
 from sentinels import until
 from sqlalchemy import event
 
-from sessioncache import ops
+from sessioncache import LayoutMismatch, ops, serving
 from sessioncache.connect import BlockingConnections
 from sessioncache.flow import Command, Evaluate, Transact
 from workers.schedule import Schedule
@@ -103,6 +103,48 @@ def test_an_idle_sweep_asks_one_command_for_each_partition(one_stack, partitions
         assert partitions <= asked <= partitions + 10
     schedule._queue.close()
     connections.close()
+
+
+def serve(cache):
+    """What a job does."""
+    return cache._run(serving.serve_lane(cache._state, 0, 1, lambda: False)).ops
+
+
+def test_a_second_job_of_a_lane_ends_at_once(one_stack):
+    """It asks once; the worker is free for another lane. When the first one is over, however it ended, a job drains."""
+    with one_stack.cache(**ALONE) as cache, one_stack.raw() as raw:
+        cache.open("k").append({"content": "a"})
+        right = cache._state.keyspace.lane(0, 1)
+        raw.set(right, "another", px=1500)
+        with requests(cache) as seen:
+            assert serve(cache) == 0
+        assert seen == ["exclusive"]
+        assert cache.stats().pending == 2
+        until(lambda: serve(cache) == 2)
+        assert not raw.exists(right)
+
+
+def test_a_lane_is_free_before_its_doorbell_is_let_go(one_stack):
+    """Whoever rings after that finds nobody who serves it, and is heard."""
+    with one_stack.cache(**ALONE) as cache, one_stack.raw() as raw:
+        session = cache.open("k")
+        with requests(cache) as seen:
+            assert serve(cache) == 1
+        assert seen[0] == "exclusive"
+        assert seen[-2:] == ["exclusive", "claim"]
+        assert not raw.exists(cache._state.keyspace.of("k").wake)
+        session.append({"content": "a"})
+        assert serve(cache) == 1
+
+
+def test_a_job_that_fails_lets_go_of_its_lane(one_stack):
+    """The next one need not wait for a slice."""
+    with one_stack.cache(**ALONE) as cache, one_stack.raw() as raw:
+        cache.open("k")
+        raw.hset(cache._state.keyspace.layout, "partitions", 5)
+        with pytest.raises(LayoutMismatch):
+            serve(cache)
+        assert not raw.exists(cache._state.keyspace.lane(0, 1))
 
 
 @pytest.fixture
