@@ -131,6 +131,7 @@ def fill(raw: redis.Redis, space: Keyspace, origin: str, keys: list[str]) -> Non
                 for name, copy in zip((named.meta, named.history), copies, strict=True):
                     pipeline.restore(name, A_WHILE_MS, copy)
                 pipeline.zadd(named.holds, {f"{key}\nbench {key}": ends})
+                pipeline.zadd(named.held, {f"{key}\nbench {key}": 0})
             pipeline.execute()
 
 

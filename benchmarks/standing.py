@@ -2,8 +2,9 @@
 
     PYTHONPATH=tests python benchmarks/standing.py [--quick]
 
-One `python -m workers` with as many processes as lanes runs over a PostgreSQL with 1,000,000 stored sessions, inserted in
-bulk by SQL (``--quick``: 10,000). RQ has a Redis of its own, so that what it costs can be told from the rest.
+One `python -m workers` with 4 processes (``--quick``: 2), as many as lanes, runs over a PostgreSQL with 1,000,000 stored
+sessions, inserted in bulk by SQL (``--quick``: 10,000). RQ has a Redis of its own, so that what it costs can be told from
+the rest.
 
 - *commands of an idle system*: what both servers count as processed (``total_commands_processed``, which counts those in
   scripts too) while nobody does anything, a second; *rows*: what PostgreSQL returns or fetches meanwhile
@@ -44,6 +45,9 @@ from sessioncache.keys import Keyspace
 STORED, SESSIONS, RATE = 1_000_000, 500, 2_000
 IDLE_SECONDS, LOAD_SECONDS, SAMPLE_SECONDS = 20.0, 20.0, 0.025
 LEAST_SECONDS = 5.0
+# How long processes may take to start, on a machine that has other things to do.
+START_SECONDS = 120.0
+LANES, LEAST_LANES = 4, 2
 WINDOWS = 10
 MOST_IDLE, MOST_ROWS, MOST_LAG, MOST_OF_RQ = 50.0, 0.01, 1.0, 0.02
 KEPT, LENGTH, ALLOWED, PER_SESSION = 1_000, 100, 1.25, 1_024
@@ -128,7 +132,7 @@ def write(settings: Settings, scale: Scale, seconds: float, ready: object, appen
     with SessionCache(settings=settings) as cache:
         sessions = [cache.open(f"load:{number}") for number in range(SESSIONS)]
         said = [message(scale, serial=number) for number in range(SESSIONS)]
-        ready.wait()
+        ready.wait(START_SECONDS)
         begun, count = time.perf_counter(), 0
         while (now := time.perf_counter() - begun) < seconds:
             if count < now * RATE:
@@ -159,7 +163,7 @@ def steadily(running: Fleet, scale: Scale, seconds: float) -> list[Figure]:
     ready, appended = context.Barrier(2), context.Value("d", 0.0)
     writer = context.Process(target=write, args=(settings, scale, seconds, ready, appended))
     writer.start()
-    ready.wait()
+    ready.wait(START_SECONDS)
     samples: list[float] = []
     hot, queue = running.commands()
     while writer.exitcode is None:
@@ -234,7 +238,10 @@ def figures(place: Place, scale: Scale) -> list[Figure]:
         hot = RedisServer(redis_7() or valkey_wheel() or "redis-server").start()
         stack.callback(hot.close)
         usual = Settings()
-        settings = replace(place.settings(url, queue_url=queue.url, job=usual.job, report=usual.report), redis_url=hot.url)
+        lanes = max(LEAST_LANES, round(LANES * scale.share))
+        settings = replace(
+            place.settings(url, queue_url=queue.url, job=usual.job, report=usual.report, lanes=lanes), redis_url=hot.url
+        )
         running = stack.enter_context(fleet(settings))
         time.sleep(1.0)  # what is done once, at the start
         found = [*idle(running, seconds[0], stored), *steadily(running, scale, seconds[1])]

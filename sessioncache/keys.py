@@ -13,10 +13,12 @@ key                              type    TTL        holds
 ``sc:{P}:oldest``                zset    none       dirty session keys, scored by the time of the first op of their log
 ``sc:{P}:dead``                  list    none       dead letters
 ``sc:{P}:holds``                 zset    none       ``<session key>\n<name> <token>`` of each hold, scored by its end
+``sc:{P}:held``                  zset    none       the same members, all scored 0: in the order of their session keys
 ``sc:{P}:wake``                  string  seconds    the doorbell: present while a nudge or a drainer is about
 ``sc:{P}:titles:<hash>``         string  seconds    who gives unique titles that begin alike to an owner's sessions
 ``sc:{000}:layout``              hash    none       layout version, number of partitions, which one is coming
 ``sc:schedule``                  string  seconds    who runs the schedule (one at a time)
+``sc:lane:<n>-of-<lanes>``       string  seconds    which job serves a lane (one at a time)
 ``sc:importing``                 string  seconds    who imports or changes the partitions (one at a time)
 ``sc:processes``                 zset    an hour    names of processes, scored by the time of their last report
 ``sc:process:<name>``            string  seconds    what a process counted: JSON
@@ -46,7 +48,7 @@ MAX_KEY_BYTES = 512
 MAX_NAME_CHARACTERS = 255
 
 _KINDS = ("meta", "history", "pending", "lease", "turn")
-_SHARED = ("dirty", "backlog", "oldest", "dead", "wake", "holds")
+_SHARED = ("dirty", "backlog", "oldest", "dead", "wake", "holds", "held")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -97,6 +99,7 @@ class SessionKeys:
     dead: str
     wake: str
     holds: str
+    held: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class PartitionKeys:
     dead: str
     wake: str
     holds: str
+    held: str
 
 
 class Keyspace:
@@ -132,6 +136,10 @@ class Keyspace:
         """The key of who gives unique titles that begin so to an owner's sessions; ``""`` for those of no owner."""
         name = f"{owner}\n{base}"
         return f"{self.prefix}:{{{self.partition_of(name):03d}}}:titles:{sha256(name.encode()).hexdigest()[:32]}"
+
+    def lane(self, lane: int, lanes: int) -> str:
+        """The key of which job serves a lane."""
+        return f"{self.prefix}:lane:{lane}-of-{lanes}"
 
     def report(self, process: str) -> str:
         """The key of what a process, by its name, counted."""
@@ -157,5 +165,5 @@ class Keyspace:
         meta, history, pending, lease, turn = (f"{base}:{kind}:{session_key}" for kind in _KINDS)
         return SessionKeys(
             session_key, partition, meta, history, pending, lease, turn,
-            shared.dirty, shared.backlog, shared.oldest, shared.dead, shared.wake, shared.holds,
+            shared.dirty, shared.backlog, shared.oldest, shared.dead, shared.wake, shared.holds, shared.held,
         )  # fmt: skip

@@ -112,8 +112,10 @@ def _version(element: bytes) -> int:
     return sys.maxsize if found is None else found.version
 
 
-def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) -> Flow[Drained]:
-    """Drain the partitions of a lane for a slice of time: what an RQ job does.
+def drain_lane(
+    state: State, lane: int, lanes: int, stop: Callable[[], bool], ending: Callable[[], Flow[object]] | None = None
+) -> Flow[Drained]:
+    """Drain the partitions of a lane for a slice of time, whoever else does; ``ending`` is run before it may end.
 
     Serves the due keys of its partitions in turn, batch by batch, keeping their doorbells pressed; lingers a little for
     more; at the end lets each doorbell go in the same script that finds nothing due, so that no append falls between two
@@ -130,6 +132,8 @@ def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) ->
     quiet_since = time.monotonic()
     while time.monotonic() < end and not stop():
         last = time.monotonic() - quiet_since >= settings.linger
+        if last and ending:
+            yield from ending()
         try:
             drained = yield from drain_batch(state, partitions, "last" if last else "due")
         except StoreUnavailable as error:
@@ -145,6 +149,8 @@ def drain_lane(state: State, lane: int, lanes: int, stop: Callable[[], bool]) ->
             return total
         else:
             yield Pause(settings.poll)
+    if ending:
+        yield from ending()
     yield Ring(lane)
     return total
 

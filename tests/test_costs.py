@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
+from sentinels import until
 from sqlalchemy import event
 
-from sessioncache import ops
+from sessioncache import LayoutMismatch, ops, serving
 from sessioncache.connect import BlockingConnections
 from sessioncache.flow import Command, Evaluate, Transact
 from workers.schedule import Schedule
+
+# All keys in one partition.
+ALONE = {"partitions": 1, "lanes": 1}
 
 
 @contextmanager
@@ -62,10 +66,10 @@ def test_a_dirty_session_is_drained_and_its_lease_taken_anew(one_stack):
         cache.open("k").append([{"content": str(n)} for n in range(5)])
         cache.evict("k")
         with requests(cache) as seen:
-            assert len(cache.get("k").history()) == 5
+            session = cache.get("k")
         assert seen[:2] == ["open", "lease"]
-        # The read is a script with LRANGE beside it.
-        assert seen[-6:] == ["ack", "lease", Transact, "publish", "open", Command]
+        assert seen[-5:] == ["ack", "lease", Transact, "publish", "open"]
+        assert len(session.history()) == 5
 
 
 def test_hydrating_on_request_looks_once_before(one_stack):
@@ -99,3 +103,113 @@ def test_an_idle_sweep_asks_one_command_for_each_partition(one_stack, partitions
         assert partitions <= asked <= partitions + 10
     schedule._queue.close()
     connections.close()
+
+
+def serve(cache):
+    """What a job does."""
+    return cache._run(serving.serve_lane(cache._state, 0, 1, lambda: False)).ops
+
+
+def test_a_second_job_of_a_lane_ends_at_once(one_stack):
+    """It asks once; the worker is free for another lane. When the first one is over, however it ended, a job drains."""
+    with one_stack.cache(**ALONE) as cache, one_stack.raw() as raw:
+        cache.open("k").append({"content": "a"})
+        right = cache._state.keyspace.lane(0, 1)
+        raw.set(right, "another", px=1500)
+        with requests(cache) as seen:
+            assert serve(cache) == 0
+        assert seen == ["exclusive"]
+        assert cache.stats().pending == 2
+        until(lambda: serve(cache) == 2)
+        assert not raw.exists(right)
+
+
+def test_a_lane_is_free_before_its_doorbell_is_let_go(one_stack):
+    """Whoever rings after that finds nobody who serves it, and is heard."""
+    with one_stack.cache(**ALONE) as cache, one_stack.raw() as raw:
+        session = cache.open("k")
+        with requests(cache) as seen:
+            assert serve(cache) == 1
+        assert seen[0] == "exclusive"
+        assert seen[-2:] == ["exclusive", "claim"]
+        assert not raw.exists(cache._state.keyspace.of("k").wake)
+        session.append({"content": "a"})
+        assert serve(cache) == 1
+
+
+def test_a_job_that_fails_lets_go_of_its_lane(one_stack):
+    """The next one need not wait for a slice."""
+    with one_stack.cache(**ALONE) as cache, one_stack.raw() as raw:
+        cache.open("k")
+        raw.hset(cache._state.keyspace.layout, "partitions", 5)
+        with pytest.raises(LayoutMismatch):
+            serve(cache)
+        assert not raw.exists(cache._state.keyspace.lane(0, 1))
+
+
+@pytest.fixture
+def strict(one_stack):
+    """A cache whose policy ends every session that nobody holds, one that holds them, and a plain client.
+
+    Redis has run for longer than the first one's holds may last: it believes that there are no others.
+    """
+    idle = '{"default": {"mode": "idle", "idle_minutes": 0.00001}}'
+    strictly = one_stack.cache(reset=idle, hold=1.0, **ALONE)
+    with strictly as cache, one_stack.cache(**ALONE) as holder, one_stack.raw() as raw:
+        until(lambda: raw.info("server")["uptime_in_seconds"] > 1)
+        yield cache, holder, raw
+
+
+def calls(raw, command):
+    """How often a command was called so far, by scripts too."""
+    return raw.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
+
+
+def test_who_holds_a_key_is_found_without_looking_at_all_holds(strict):
+    """However many others are held, also keys that begin alike; as soon as a hold is let go, the policy goes on."""
+    cache, holder, raw = strict
+    others = [holder.open(name).hold("b") for name in ("a", "ab", "a ", "b", "aa", *(f"other {n}" for n in range(30)))]
+    mine = holder.open("a b")
+    with ExitStack() as stack:
+        for one in others:
+            stack.enter_context(one)
+        with mine.hold("second"):
+            with mine.hold("first"):
+                pass
+            before = calls(raw, "zrangebyscore"), calls(raw, "zrangebylex")
+            assert not cache.open("a b").was_reset
+            assert (calls(raw, "zrangebyscore"), calls(raw, "zrangebylex")) == (before[0], before[1] + 1)
+        assert cache.open("a b").was_reset
+        assert not cache.open("a ").was_reset
+    keys = cache._state.keyspace.of("a b")
+    assert not raw.exists(keys.holds, keys.held)
+
+
+def test_holds_that_only_one_index_has_count_all_the_same(strict):
+    """An earlier release wrote one of them, or a hand did: all are looked at, until the next hold mends that."""
+    cache, holder, raw = strict
+    keys = cache._state.keyspace.of("old")
+    holder.open("old")
+    raw.zadd(keys.holds, {"old\nindexer token": 9e15})
+    assert not cache.open("old").was_reset
+    with holder.open("old").hold("x"):
+        assert raw.zrange(keys.held, 0, -1) == sorted(raw.zrange(keys.holds, 0, -1))
+    assert not cache.open("old").was_reset
+    raw.zrem(keys.holds, "old\nindexer token")
+    assert cache.open("old").was_reset
+    with holder.open("old").hold("x"):
+        pass
+    assert not raw.exists(keys.holds, keys.held)
+
+
+def test_what_has_ended_goes_from_both_indexes(strict):
+    """Processes that died left them."""
+    cache, holder, raw = strict
+    keys = cache._state.keyspace.of("k")
+    session = holder.open("k")
+    gone = {f"k\nn {n}": n for n in range(2500)}
+    raw.zadd(keys.holds, gone)
+    raw.zadd(keys.held, dict.fromkeys(gone, 0))
+    assert cache.open("k").was_reset
+    with session.hold("x"):
+        assert raw.zcard(keys.holds) == raw.zcard(keys.held) == 1

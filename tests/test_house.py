@@ -83,7 +83,7 @@ LAYERS = [
     ["sessioncache.lifecycle"],
     ["sessioncache.dead"],
     ["sessioncache.read_through"],
-    ["sessioncache.flushing", "sessioncache.hydration"],
+    ["sessioncache.flushing", "sessioncache.hydration", "sessioncache.serving"],
     ["sessioncache.pressure"],
     ["sessioncache.write_behind"],
     ["sessioncache.commit"],

@@ -104,7 +104,7 @@ def test_keys_prints_what_is_there(some_stack, monkeypatch, partitions):
         assert printed.exit_code == 0
         named = dict(line.split(None, 1) for line in printed.output.splitlines())
         assert set(named) == {"meta", "history", "pending", "lease", "turn", "dirty", "backlog", "oldest", "dead",
-                              "wake", "holds"}  # fmt: skip
+                              "wake", "holds", "held"}  # fmt: skip
         for kind in ("meta", "history", "pending", "dirty", "wake"):
             assert raw.exists(named[kind])
 

@@ -91,7 +91,9 @@ def test_everything_goes_along(some_stack):
             with pytest.raises(LayoutMismatch, match="SESSIONCACHE_PARTITIONS=5"):
                 mine.append({"content": "too late"})
             with stack.cache(partitions=5, lanes=1) as new:
-                assert raw.zrange(new._state.keyspace.of("k1").holds, 0, -1)[0].startswith(b"k1\nindexer ")
+                held = new._state.keyspace.of("k1")
+                assert raw.zrange(held.holds, 0, -1)[0].startswith(b"k1\nindexer ")
+                assert raw.zrange(held.held, 0, -1) == raw.zrange(held.holds, 0, -1)
         assert (done.before, done.partitions, done.ops) == (8, 5, 31)
         assert done.copies == 30
         with pytest.raises(LayoutMismatch):

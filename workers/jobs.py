@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from sessioncache import housekeeping, nudge, write_behind
+from sessioncache import housekeeping, nudge, serving
 from sessioncache.arguments import LAST_MILLISECOND
 from sessioncache.config import Settings, settings_from
 from sessioncache.connect import BlockingConnections
@@ -49,14 +49,14 @@ def _connections_of(prefix: str) -> Iterator[BlockingConnections]:
 
 
 def drain_lane(prefix: str, lane: int, lanes: int) -> int:
-    """Drain a lane for a slice of time; the number of ops drained.
+    """Drain a lane for a slice of time, unless another job does; the number of ops drained.
 
     Raises:
         ConfigurationError: the job is for another prefix, or there is no such lane.
     """
     with _connections_of(prefix) as ours:
         _check_lane(lane, lanes, ours.settings.partitions)
-        return ours.run(write_behind.drain_lane(ours.state, lane, lanes, stopping.is_set)).ops
+        return ours.run(serving.serve_lane(ours.state, lane, lanes, stopping.is_set)).ops
 
 
 def _check_lane(lane: int, lanes: int, partitions: int) -> None:

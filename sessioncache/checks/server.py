@@ -20,7 +20,9 @@ OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
 NEARLY_FULL = 0.9
 # Redis's own word for a replica's role.
 REPLICA = "slave"
-TYPES = {"dirty": "zset", "holds": "zset", "dead": "list", "wake": "string", "backlog": "hash", "oldest": "zset"}
+TYPES = {
+    "dirty": "zset", "holds": "zset", "held": "zset", "dead": "list", "wake": "string", "backlog": "hash", "oldest": "zset",
+}  # fmt: skip
 
 
 def redis(state: State) -> Flow[list[Finding]]:

@@ -62,6 +62,11 @@ def all_keys(keys: SessionKeys) -> tuple[str, ...]:
     return (*log_keys(keys), keys.turn, keys.holds)
 
 
+def quiet_keys(keys: SessionKeys) -> tuple[str, ...]:
+    """Those of a change that asks whether somebody holds the key."""
+    return (*all_keys(keys), keys.held)
+
+
 def ring(state: State, keys: SessionKeys, nobody_was_about: int) -> Flow[None]:
     """Send a nudge, if the script says that nobody is about."""
     if nobody_was_about:
@@ -80,8 +85,9 @@ def change(
         Backpressure: too much waits for the store; nothing was written.
     """
     settings, expected = state.settings, terms.expected_version
+    named = quiet_keys(keys) if terms.quiet else all_keys(keys)
     found = yield from evaluate(
-        state, script, all_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
+        state, script, named, state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, terms.session_id, "" if expected is None else expected, terms.turn, terms.op_id,
         ms(settings.hold) if terms.quiet else "", *more, wait=terms.wait,
     )  # fmt: skip

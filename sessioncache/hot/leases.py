@@ -11,7 +11,8 @@ from sessioncache.state import State, ms
 
 def hold(state: State, keys: SessionKeys, member: str, ttl: float) -> Flow[None]:
     """Hold a session key for ``ttl`` seconds from now, also if it was held already; 0 lets it go."""
-    yield from evaluate(state, scripts.HOLD, (keys.holds,), f"{keys.session_key}\n{member}", ms(ttl) if ttl else 0)
+    two = (keys.holds, keys.held)
+    yield from evaluate(state, scripts.HOLD, two, f"{keys.session_key}\n{member}", ms(ttl) if ttl else 0)
 
 
 def turn(state: State, keys: SessionKeys, verb: str, token: str, ttl: float, session_id: str) -> Flow[str]:

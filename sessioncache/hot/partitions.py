@@ -70,7 +70,7 @@ def look(state: State, partitions: Sequence[PartitionKeys]) -> Flow[None]:
         HotTierRefused: a key is of a wrong type.
     """
     yield from ask(state, tuple(("LLEN", keys.dead) for keys in partitions))
-    yield from ask(state, tuple(("ZCARD", keys.holds) for keys in partitions))
+    yield from ask(state, tuple(("ZCARD", name) for keys in partitions for name in (keys.holds, keys.held)))
 
 
 def letters(state: State, keys: PartitionKeys, at: int) -> Flow[list[bytes]]:
@@ -97,8 +97,8 @@ def relocate(
 ) -> Flow[int | None]:
     """Move dead letters and holds from one partition to another; how many were there, or None without the right to."""
     old, new = two
-    five = (old.dead, old.holds, new.dead, new.holds, right.key)
-    went = int((yield from evaluate(state, scripts.RELOCATE, five, right.token, len(letters), *letters, *holds)))
+    seven = (old.dead, old.holds, old.held, new.dead, new.holds, new.held, right.key)
+    went = int((yield from evaluate(state, scripts.RELOCATE, seven, right.token, len(letters), *letters, *holds)))
     return None if went < 0 else went
 
 

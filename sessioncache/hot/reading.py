@@ -10,7 +10,7 @@ from sessioncache import scripts
 from sessioncache.elements import seq_of
 from sessioncache.errors import HotTierRefused
 from sessioncache.flow import Flow
-from sessioncache.hot.change import all_keys, full, log_keys, ring
+from sessioncache.hot.change import full, log_keys, quiet_keys, ring
 from sessioncache.hot.writing import Opened, info_of
 from sessioncache.info import Info
 from sessioncache.keys import SessionKeys
@@ -48,7 +48,7 @@ def open_session(
     """Open what is current, or begin a session, as ``verb`` says (see open.lua)."""
     settings = state.settings
     reply = yield from evaluate(
-        state, scripts.OPEN, all_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
+        state, scripts.OPEN, quiet_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, begin.session_id, "", "", begin.op_id, ms(settings.hold), verb, ms(settings.touch), new_op_id(),
         owner, begin.payload, len(begin.fields), *(part for pair in begin.fields.items() for part in pair), *policies,
     )  # fmt: skip
@@ -77,8 +77,8 @@ class Looked:
 
 def look(state: State, keys: SessionKeys) -> Flow[Looked | None]:
     """Look at the current session of a key; this is no access."""
-    three = (keys.meta, keys.history, keys.holds)
-    reply = yield from evaluate(state, scripts.LOOK, three, keys.session_key, ms(state.settings.hold))
+    four = (keys.meta, keys.history, keys.holds, keys.held)
+    reply = yield from evaluate(state, scripts.LOOK, four, keys.session_key, ms(state.settings.hold))
     if reply[0] == b"miss":
         return None
     return Looked(reply[1] == b"1", info_of(keys, reply[2:]) if reply[2:] else None)
@@ -95,7 +95,7 @@ def tell(
     """Whether the policy is about to reset this session, and nobody was told; then somebody has been told."""
     settings = state.settings
     reply = yield from evaluate(
-        state, scripts.TELL, all_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
+        state, scripts.TELL, quiet_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, session_id, "", "", op_id, ms(settings.hold), ahead_ms, *policies,
     )  # fmt: skip
     return (yield from _opened(state, keys, reply))

@@ -23,12 +23,20 @@ end
 
 -- Whether a background process holds a session key. Where that cannot be told, it does; so it does for as long as a hold
 -- may last after Redis started, because holds may have been lost.
-local function held(holds, session_key, at_ms, hold_ms)
+-- All holds are looked at only where `index` does not name the same.
+local function held(holds, index, session_key, at_ms, hold_ms)
   local uptime = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
   if uptime * 1000 < tonumber(hold_ms) then return true end
-  local found = redis.pcall('ZRANGEBYSCORE', holds, '(' .. integer(at_ms), '+inf')
-  if found.err then return true end
-  for _, member in ipairs(found) do
+  local all = redis.pcall('ZCARD', holds)
+  if type(all) ~= 'number' then return true end
+  if redis.pcall('ZCARD', index) == all then
+    for _, member in ipairs(redis.call('ZRANGEBYLEX', index, '[' .. session_key .. '\n', '(' .. session_key .. '\11')) do
+      local ends = redis.call('ZSCORE', holds, member)
+      if not ends or tonumber(ends) > at_ms then return true end
+    end
+    return false
+  end
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', holds, '(' .. integer(at_ms), '+inf')) do
     if string.sub(member, 1, #session_key + 1) == session_key .. '\n' then return true end
   end
   return false
@@ -213,7 +221,8 @@ end
 -- A change of a session: what these scripts share is called with
 -- KEYS  meta history pending dirty wake backlog oldest turn holds
 -- ARGV  ttl_ms wake_ms bounds keep_ops session_key session_id expected_version ('' for any) turn ('' for none) op_id
---       hold_ms ('' unless the change may only happen while nothing is pending and nobody holds the key)
+--       hold_ms ('' unless the change may only happen while nothing is pending and nobody holds the key: then held is
+--       among KEYS too, after holds)
 local ANSWER = 'answer'  -- a field of meta: '<op id>\n<what that op was answered>', for a repeat
 
 -- Nil if the change may happen; else the reply that says why not. Where there is no session nothing changes, but for what
@@ -224,7 +233,7 @@ local function barred(row, ops, nobody)
   end
   if ARGV[7] ~= '' and tonumber(ARGV[7]) ~= tonumber(row[VERSION]) then return {'conflict', row[VERSION]} end
   if ARGV[8] ~= '' and value(KEYS[8]) ~= row[RUN] .. ':' .. ARGV[8] then return {'lost'} end
-  if ARGV[10] ~= '' and (redis.call('LLEN', KEYS[3]) > 0 or held(KEYS[9], ARGV[5], now_ms(), ARGV[10])) then return {'busy'} end
+  if ARGV[10] ~= '' and (redis.call('LLEN', KEYS[3]) > 0 or held(KEYS[9], KEYS[10], ARGV[5], now_ms(), ARGV[10])) then return {'busy'} end
   return ops and crowded(ARGV[3], ARGV[5], ops)
 end
 

@@ -1,5 +1,5 @@
 -- open: the current session of a key, as far as the reset policy lets it go on; or a new one.
--- KEYS  as every change
+-- KEYS  as every change, then held
 -- ARGV  as every change (session_id: that of a new one; hold_ms always), then verb: 'get' only looks; 'open' begins a session
 --       where there is none, or where the policy ends the current one; 'ensure' heeds no policy; 'create' only begins
 --       touch_ms, touch op id, owner ('' for any), payload (opaque, for the store), number of fields,
@@ -27,7 +27,7 @@ if row[SESSION] ~= '' then
     if not tonumber(is[3]) then return broken() end
     local why = due(ARGV, policies, at_ms, is[1] or '', is[2] or '', tonumber(is[3]), is[4] == '1')
     if why == 'clock' then return {'clock', integer(at_ms)} end
-    if why and (why == 'suspended' or not held(KEYS[9], ARGV[5], at_ms, ARGV[10])) then reason = why end
+    if why and (why == 'suspended' or not held(KEYS[9], KEYS[10], ARGV[5], at_ms, ARGV[10])) then reason = why end
   end
 elseif verb == 'get' then
   return {'none'}
