@@ -112,14 +112,16 @@ def test_updates_of_many_sessions(store):
         told = [op_of(2 + n, ops.UPDATE, name, payload=b"1" + info.packed(one)) for n, one in enumerate(payloads)]
         logs.append((name, [begins(1, name), *told]))
     done(store, *logs)
+    more = b"1" + info.packed({"add": {"input_tokens": 40}})
+    done(store, *((name, [op_of(9, ops.UPDATE, name, payload=more)]) for name in ("a", "c")))
     column = sessions.c
     names = ("input_tokens", "output_tokens", "title", "important", "origin", "metadata")
     with store.connect() as connection:
         found = connection.execute(select(*(column[name] for name in names)).order_by(column.session_id)).all()
     assert [tuple(row) for row in found] == [
-        (3, 0, None, False, None, {"x": 1, "z": [2]}),
+        (43, 0, None, False, None, {"x": 1, "z": [2]}),
         (5, 0, None, False, None, None),
-        (0, 0, "t", True, {"o": 1}, None),
+        (40, 0, "t", True, {"o": 1}, None),
         (9, 7, None, False, None, None),
         (0, 0, None, False, None, {}),
     ]
