@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import event, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from sessioncache import info
 from sessioncache import op as ops
+from sessioncache.addresses import database_url
+from sessioncache.borders import translate
+from sessioncache.errors import StoreRefused
 from sessioncache.message import encode
 from sessioncache.schema import messages, routes, sessions
 from sessioncache.store.apply import apply
+from sessioncache.store.engine import prepared
 from sessioncache.store.plan import MOVED
 from sessioncache.store.planned import Log
 
@@ -104,14 +112,16 @@ def test_updates_of_many_sessions(store):
         told = [op_of(2 + n, ops.UPDATE, name, payload=b"1" + info.packed(one)) for n, one in enumerate(payloads)]
         logs.append((name, [begins(1, name), *told]))
     done(store, *logs)
+    more = b"1" + info.packed({"add": {"input_tokens": 40}})
+    done(store, *((name, [op_of(9, ops.UPDATE, name, payload=more)]) for name in ("a", "c")))
     column = sessions.c
     names = ("input_tokens", "output_tokens", "title", "important", "origin", "metadata")
     with store.connect() as connection:
         found = connection.execute(select(*(column[name] for name in names)).order_by(column.session_id)).all()
     assert [tuple(row) for row in found] == [
-        (3, 0, None, False, None, {"x": 1, "z": [2]}),
+        (43, 0, None, False, None, {"x": 1, "z": [2]}),
         (5, 0, None, False, None, None),
-        (0, 0, "t", True, {"o": 1}, None),
+        (40, 0, "t", True, {"o": 1}, None),
         (9, 7, None, False, None, None),
         (0, 0, None, False, None, {}),
     ]
@@ -137,6 +147,56 @@ def test_a_repeat_under_a_key_that_its_session_has_left(store):
         connection.execute(update(routes).values(version=0))  # as a store that came back older than this row may say
     (found,) = done(store, ("k", [said(2, "a"), said(3, "b")]))
     assert (found.repeats, found.set_aside, found.refused) == (1, {MOVED: 1}, [(said(3, "b").name, MOVED)])
+
+
+def test_a_seq_that_is_taken_raises(store):
+    """It would be a bug: nothing of the batch is stored, the error is that for what the store refuses, and it goes on."""
+    done(store, ("k", [begins(1), said(2, "a")]), ("l", [begins(1, "t")]))
+    with store.begin() as connection:
+        connection.execute(update(messages).values(seq=4))
+    with pytest.raises(IntegrityError) as refused:
+        done(store, ("l", [said(2, "d", "t")]), ("k", [said(3, "b"), said(4, "c")]))
+    assert translate(refused.value, of_store=True).reason in {"23505", "SQLITE_CONSTRAINT_UNIQUE"}
+    assert (stored(store), stored(store, "t")) == ([(4, "a")], [])
+    done(store, ("k", [said(5, "e")]))
+    assert stored(store) == [(4, "a"), (5, "e")]
+
+
+def test_what_cannot_be_read_among_what_can(store):
+    """It is refused while others are on their way; nothing of the batch is stored, and the connection serves again."""
+    done(store, ("k", [begins(1)]))
+    bad = op_of(3, ops.APPEND, name="b", payload=b"b\n\xc1")
+    with pytest.raises(StoreRefused, match="cannot be read"):
+        done(store, ("k", [said(2, "a"), bad]))
+    assert stored(store) == []
+    done(store, ("k", [said(2, "a")]))
+    assert stored(store) == [(2, "a")]
+
+
+def test_the_same_by_awaiting(store):
+    """What is stored, what raises, and that the connection serves again."""
+
+    async def applied(engine, *ops_):
+        async with engine.begin() as connection:
+            return await connection.run_sync(apply, [Log("k", ops_)], NOW)
+
+    async def run():
+        engine = create_async_engine(database_url(store.url.render_as_string(hide_password=False), awaiting=True))
+        prepared(engine.sync_engine)
+        try:
+            await applied(engine, begins(1), said(2, "a"))
+            (found,) = await applied(engine, said(2, "a"), said(3, "b"))
+            assert (found.repeats, found.version) == (1, 3)
+            async with engine.begin() as connection:
+                await connection.execute(update(messages).where(messages.c.message_id == "a").values(seq=4))
+            with pytest.raises(IntegrityError):
+                await applied(engine, said(4, "c"))
+            await applied(engine, said(5, "d"))
+        finally:
+            await engine.dispose()
+
+    asyncio.run(run())
+    assert stored(store) == [(3, "b"), (4, "a"), (5, "d")]
 
 
 @contextmanager
