@@ -30,12 +30,16 @@ _HEADERS = re.compile(r"^(\d{1,16}) \d{1,15} [^\n]+$", re.ASCII | re.MULTILINE)
 _END, _behind = repeat(b"\n"), itemgetter(2)
 
 
-def decoded(elements: Sequence[bytes]) -> list[Data] | None:
-    """What each of these elements holds; None where one has garbage behind its header, which itself is not looked at."""
+def decoded(elements: Sequence[bytes]) -> list[dict[str, Any]] | None:
+    """The messages in these elements, but for holes; None where there is garbage. Headers are not looked at."""
     try:
         return _objects(_packed(elements))
     except ValueError:
-        return _beside_holes(list(_packed(elements)))
+        packed = [one for one in _packed(elements) if one != HOLE]
+    try:
+        return _objects(packed) if len(packed) < len(elements) else None
+    except ValueError:
+        return None
 
 
 def _packed(elements: Sequence[bytes]) -> Iterator[bytes]:
@@ -43,16 +47,8 @@ def _packed(elements: Sequence[bytes]) -> Iterator[bytes]:
     return map(_behind, map(bytes.partition, elements, _END))
 
 
-def _beside_holes(packed: list[bytes]) -> list[Data] | None:
-    try:
-        messages = iter(_objects(one for one in packed if one != HOLE))
-    except ValueError:
-        return None
-    return [None if one == HOLE else next(messages) for one in packed]
-
-
-def _objects(packed: Iterable[bytes]) -> list[Data]:
-    found: list[Data] = unpack_all(packed)
+def _objects(packed: Iterable[bytes]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = unpack_all(packed)
     if set(map(type, found)) <= {dict}:
         return found
     raise ValueError("no JSON object")
@@ -61,7 +57,9 @@ def _objects(packed: Iterable[bytes]) -> list[Data]:
 def readable(elements: Sequence[bytes]) -> list[Data]:
     """What each of these elements holds; None for a hole, and for garbage."""
     found = decoded(elements)
-    return [(decoded([one]) or [None])[0] for one in elements] if found is None else found
+    if found is not None and len(found) == len(elements):
+        return [*found]
+    return [next(iter(decoded([one]) or ()), None) for one in elements]
 
 
 def in_order(elements: Sequence[bytes], after: int, through: int) -> bool:

@@ -20,7 +20,7 @@ from sessioncache.records import Messages
 # Bytes of memory that CPython takes besides those of the elements: for each one (its object, what the allocator rounds it
 # up to, its place in the list), and for each copy (its names, numbers and places).
 PER_ELEMENT = 56
-PER_COPY = 1_000
+PER_COPY = 600
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ hot window it drains the key, pages from SQL, and reads again to see that nothin
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from sessioncache.elements import Data, decoded, in_order, seq_of
+from sessioncache.elements import decoded, in_order, seq_of
 from sessioncache.errors import HydrationTimeout
 from sessioncache.flow import Flow, Pause, Transact
 from sessioncache.hot import reading
@@ -36,7 +36,8 @@ class View:
     """The messages of a session as of one version; ``session_id`` is ``""`` for a key without one.
 
     Attributes:
-        fresh: what the newest of the messages hold, where that had to be decoded anyway; for one caller (I8).
+        fresh: those that can be read among the newest messages, where they had to be decoded anyway; for one caller (I8).
+        among: how many newest ones that were.
     """
 
     session_id: str
@@ -44,7 +45,8 @@ class View:
     total: int
     consolidated_seq: int
     messages: Messages
-    fresh: list[Data] = field(default_factory=list)
+    fresh: list[dict[str, Any]] | None = None
+    among: int = 0
 
 
 def standing(state: State, keys: SessionKeys) -> Flow[Found]:
@@ -100,12 +102,14 @@ def _newest(wanted: _Wanted) -> Flow[View]:
         found = yield from _read(wanted, -1 if limit is None else limit, have)
         copy, fresh = yield from _received(wanted, found, have)
         if copy is not None and copy.length < wanted.of(copy.total):
-            copy, fresh = (yield from _with_older(wanted, copy)), []
+            copy, fresh = (yield from _with_older(wanted, copy)), None
         if copy is not None:
             state.near.put(keys.session_key, copy)
             state.counters.observe("read_seconds", time.perf_counter() - begun)
-            messages = copy.newest(limit)
-            return View(found.session_id, found.revision, copy.total, found.consolidated_seq, messages, fresh)
+            return View(
+                found.session_id, found.revision, copy.total, found.consolidated_seq, copy.newest(limit), fresh,
+                len(found.elements),
+            )  # fmt: skip
         if time.monotonic() > deadline:
             raise _kept_changing(keys)
         have = None
@@ -125,14 +129,14 @@ def _read(wanted: _Wanted, want: int, have: Copy | None) -> Flow[Found]:
     return (yield from warm(state, keys, look))
 
 
-def _received(wanted: _Wanted, found: Found, have: Copy | None) -> Flow[tuple[Copy | None, list[Data]]]:
+def _received(wanted: _Wanted, found: Found, have: Copy | None) -> Flow[tuple[Copy | None, list[dict[str, Any]] | None]]:
     """What was read as a near copy, and what is new in it, decoded; None where it is garbage, which goes then."""
     base = have if found.delta else None
     fresh = decoded(found.elements)
     headed = _headed(found, base) if wanted.headers else (base.headed if base else 0)
     if fresh is None or headed is None:
         yield from drop_garbage(wanted.state, wanted.keys)
-        return None, []
+        return None, None
     wanted.is_("reads_delta" if found.delta else "reads_full")
     if base is not None:
         return wanted.state.near.extend(base, found.version, found.elements, headed), fresh

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
 from sessioncache.arguments import LAST_MILLISECOND
-from sessioncache.elements import Data, readable
+from sessioncache.elements import Data, decoded, readable
 from sessioncache.message import instant
 
 _HEADER = re.compile(rb"(\d{1,16}) (\d{1,15}) ([^\n]+)\n")
@@ -138,16 +138,20 @@ class Messages(Sequence[Record]):
         found = record(self._raw[at])
         return _marked(found) if self.stale else found
 
-    def data(self, newest: Sequence[Data] = ()) -> list[dict[str, Any]]:
+    def data(self, newest: list[dict[str, Any]] | None = None, among: int = 0) -> list[dict[str, Any]]:
         """The messages alone, as they were appended, but for unreadable ones; a `StaleHistory` if they are stale.
 
         Args:
-            newest: what the newest of them hold, where that is decoded and nobody's yet; None for unreadable ones.
+            newest: those that can be read among the newest ones, where they are decoded already and nobody's yet.
+            among: how many newest ones that were.
         """
-        known = newest[len(newest) - min(len(newest), len(self)) :]
-        found = readable(self._raw[self._start : self._stop - len(known)])
-        found += known
-        data = [one for one in found if one is not None]
+        if newest is None or among > len(self):
+            newest, among = [], 0
+        older = self._raw[self._start : self._stop - among]
+        found = decoded(older)
+        if found is None:
+            found = [one for one in readable(older) if one is not None]
+        data = found + newest if found else newest
         return StaleHistory(data) if self.stale else data
 
     def __repr__(self) -> str:

@@ -38,6 +38,11 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._spawn(self._accept)
 
+    @property
+    def bytes(self) -> int:
+        """What went through, in both directions."""
+        return self.up + self.down
+
     def _spawn(self, work, *arguments) -> None:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
         self._threads.append(thread)

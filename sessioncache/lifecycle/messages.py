@@ -47,7 +47,7 @@ def history(state: State, handle: Handle, limit: int | None) -> Flow[list[dict[s
     """
     wanted = None if limit is None else number(limit, "limit")
     found = yield from _shown(state, handle, wanted, headers=False)
-    return found.messages.data(found.fresh)
+    return found.messages.data(found.fresh, found.among)
 
 
 def _shown(
