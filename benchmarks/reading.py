@@ -230,7 +230,7 @@ async def again_of(kind: str, data: Hot, cache: Doors, client: Bare, length: int
     ways = {use: again(data.session(length, read), repeat) for use, read in reads.items()}
     ways[BARE] = again(data.plain(length, decoded(client, name)), repeat)
     theirs = await others(kind, data, length, stack)
-    ways |= {peer: over(read, FEW_READS) for peer, read in theirs.items()}
+    ways |= {peer: over(read, 1) for peer, read in theirs.items()}
     most = dict.fromkeys(reads, 1 / 2) | ({"messages()": 1 / 50} if length == LONG else {})
     found = micro(await rounds(ways, data.scale.rounds))
     return [
@@ -249,7 +249,7 @@ async def cold(kind: str, data: Hot, cache: Doors, client: Bare, stack: AsyncExi
     whole, long = data.history(WHOLE), data.history(LONG)
     first, second = await session_of(cache, whole), await session_of(cache, long)
     theirs = await others(kind, data, WHOLE, stack)
-    bare = {BARE: over(decoded(client, whole), READS)} | {peer: over(read, FEW_READS) for peer, read in theirs.items()}
+    bare = {BARE: over(decoded(client, whole), READS)} | {peer: over(read, 1) for peer, read in theirs.items()}
     bars = [Bar(BARE, most=1.3), *(Bar(peer, most=1.0) for peer in theirs)]
     figures = []
     for use, read in {"history()": first.history, "messages()": first.messages}.items():
