@@ -124,6 +124,7 @@ def main() -> None:
     source, directory = Path(sys.argv[1]), Path(sys.argv[2])
     mpl.use("svg")
     plt.rcParams["svg.hashsalt"] = "sessioncache"
+    plt.rcParams["svg.fonttype"] = "none"  # text stays text
     machine, figures = load(source)
     write_table(directory / "benchmarks.md", table(figures, machine))
     for draw in (bars, ways, lengths):

@@ -72,6 +72,10 @@ _UNCONNECTED = (
     ("SSL|certificate", "08001", "no encrypted connection came about; check sslmode and the certificates"),
 )  # fmt: skip
 
+# What SQLite says, which has one code for it and much else.
+_UNSPECIFIC = frozenset({"SQLITE_ERROR", "OperationalError"})
+_LACKING = re.compile("no such (table|column)")
+
 FOREIGN = (hot.RedisError, OSError, store.SQLAlchemyError)
 
 
@@ -130,7 +134,7 @@ def _from_store(error: store.SQLAlchemyError) -> SessionCacheError:
     if not isinstance(error, store.DBAPIError):
         return StoreUnavailable(f"The database connection failed ({type(error).__name__}); check the database and its URL.")
     reason = reason_of(error)
-    if reason in _MISSING_STATES or "no such table" in str(error.orig) or "no such column" in str(error.orig):
+    if reason in _MISSING_STATES or (reason in _UNSPECIFIC and _LACKING.search(str(error.orig))):
         return SchemaMismatch("The database lacks a table or column; run `sessioncache db upgrade`.")
     if reason[:2] in _REFUSED_CLASSES or reason.startswith(_REFUSED_CODES):
         return StoreRefused(

@@ -146,8 +146,8 @@ def _load_and_publish(state: State, keys: SessionKeys, token: str, window: int) 
     )
     verdict = "dirty"
     while verdict == "dirty":
-        drained = yield from drain_key(state, keys.session_key)
-        if drained and not (yield from reading.lease(state, keys, token)):  # again ours, and for its full time
+        yield from drain_key(state, keys.session_key)
+        if not (yield from reading.lease(state, keys, token)):  # again ours, and for its full time
             return False
         snapshot: Snapshot = yield Transact(work, writes=False)
         noted(state, snapshot.elements)

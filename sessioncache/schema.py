@@ -57,7 +57,7 @@ VERSION_TABLE = "sessioncache_version"
 log = logging.getLogger("sessioncache.schema")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH, _MILLISECOND = _EPOCH.replace(tzinfo=None), timedelta(milliseconds=1)
+_MILLISECOND = timedelta(milliseconds=1)
 
 metadata = MetaData()
 
@@ -103,7 +103,8 @@ def _unreadable() -> datetime:
 def milliseconds_of(raw: Any) -> int:
     """Milliseconds since 1970 of an `Instant` as the driver gave it, for rows in bulk that were read without its type."""
     try:
-        return (raw - _EPOCH if type(raw) is datetime else datetime.fromisoformat(raw) - _NAIVE_EPOCH) // _MILLISECOND
+        moment = raw if type(raw) is datetime else datetime.fromisoformat(raw).replace(tzinfo=UTC)
+        return (moment - _EPOCH) // _MILLISECOND
     except (ValueError, TypeError):
         return (_unreadable() - _EPOCH) // _MILLISECOND
 

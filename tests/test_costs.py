@@ -48,14 +48,14 @@ def statements(engine):
 
 @pytest.mark.parametrize("length", [1, 150])
 def test_a_clean_session_is_hydrated_in_few_requests(some_stack, length):
-    """One lease, one look whether anything waits, one transaction, one publish; besides, what asked for it, twice."""
+    """A lease, a look whether anything waits, the lease anew, a transaction, publish; besides, what asked for it, twice."""
     with some_stack.cache() as cache:
         cache.open("k").append([{"content": str(n)} for n in range(length)])
         cache.flush("k")
         cache.evict("k")
         with requests(cache) as seen, statements(cache._connections.driver.engine) as sent:
             session = cache.get("k")
-        assert seen == ["open", "lease", Command, Transact, "publish", "open"]
+        assert seen == ["open", "lease", Command, "lease", Transact, "publish", "open"]
         assert len([one for one in sent if one.startswith("SELECT")]) <= 6
         assert len(session.history()) == length
 
@@ -77,7 +77,7 @@ def test_hydrating_on_request_looks_once_before(one_stack):
     with one_stack.cache() as cache:
         cache.open("k").append({"content": "a"})
         cache.flush("k")
-        for was_hot, asked in ((True, ["look"]), (False, ["look", "lease", Command, Transact, "publish", "look"])):
+        for was_hot, asked in ((True, ["look"]), (False, ["look", "lease", Command, "lease", Transact, "publish", "look"])):
             with requests(cache) as seen:
                 assert cache._run(ops.hydrate(cache._state, "k")).was_hot is was_hot
             assert seen == asked

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +29,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import OperationalError as DBOperationalError
 from test_workers import until, worker_pids, workers
 
-from sessioncache import Backpressure, StoreUnavailable, write_behind
+from sessioncache import Backpressure, StoreRefused, StoreUnavailable, write_behind
 from sessioncache.borders import reason_of, translate
 from sessioncache.commit import Drained
 from sessioncache.flow import Evaluate, Pause, Transact
@@ -261,6 +262,57 @@ def test_each_sqlstate(database, caplog):
         database.mend()
         cache.flush()
         balanced(cache, {KEY: [*kept, "a", "marked", "b"]})
+
+
+def test_what_a_trigger_says_of_a_row_decides_nothing(database):
+    """PostgreSQL shows the row that it met: that neither makes it another error, nor does anybody see it."""
+    database.on_insert("IF NEW.text LIKE '%no such table%' THEN RAISE EXCEPTION 'refused'; END IF;")
+    with opener(database.stack, "blocking", **FEW) as door:
+        cache = door()
+        session = cache.open(KEY)
+        for word in ("a", "no such table", "b"):
+            session.append(said(word))
+        real, seen = cache._connections.driver.perform, []
+
+        def perform(request):
+            try:
+                return real(request)
+            except StoreRefused as error:
+                seen.append("".join(traceback.format_exception(error)))
+                raise
+
+        cache._connections.driver.perform = perform
+        cache.flush()
+        assert [(one.reason, one.message["content"]) for one in cache.dead_letters()] == [("P0001", "no such table")]
+        assert contents(session.history()) == ["a", "b"]
+        assert seen
+        assert not [one for one in seen if "no such table" in one]
+
+
+def test_an_interrupt_while_messages_go_in(database):
+    """It comes out as it is, not as trouble of the database that whoever drains would wait for; then all goes on."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    database.on_insert("PERFORM pg_sleep(1);")
+    with opener(database.stack, "blocking", **FEW) as door:
+        cache = door()
+        session = cache.open(KEY)
+        cache.flush()
+        session.append(said("a"))
+        usual = signal.signal(signal.SIGUSR1, interrupt)
+        timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGUSR1))
+        try:
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                cache.flush()
+        finally:
+            timer.join()
+            signal.signal(signal.SIGUSR1, usual)
+        database.mend()
+        cache.flush()
+        balanced(cache, {KEY: ["a"]})
 
 
 def test_a_value_that_a_driver_cannot_send(database):

@@ -39,8 +39,21 @@ def add_messages(connection: Connection, new: Sequence[NewMessage]) -> None:
         _copy(connection, new)
     except border as error:
         raise DBAPIError.instance(  # as SQLAlchemy makes it of what its own statements meet
-            COPY, None, error, border, hide_parameters=True, dialect=connection.dialect
-        ) from error
+            COPY, None, _without_row(error), border, hide_parameters=True, dialect=connection.dialect
+        ) from None
+    except BaseException as error:
+        if not isinstance(error, Exception):  # what was interrupted is not over: no other statement can follow it
+            connection.invalidate(error)
+        raise
+
+
+def _without_row(error: Any) -> Any:
+    """The same error without the lines in which PostgreSQL shows the row that it met, a message's content."""
+    if not error.sqlstate:
+        return error
+    told = type(error)(error.diag.message_primary)
+    told.sqlstate = error.sqlstate
+    return told
 
 
 def _as_sqlite_keeps_it(values: tuple[Any, ...]) -> tuple[Any, ...]:
