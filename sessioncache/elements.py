@@ -27,6 +27,7 @@ HOLE = b"\xc1"
 Data = dict[str, Any] | None
 
 _HEADERS = re.compile(r"^(\d{1,16}) \d{1,15} [^\n]+$", re.ASCII | re.MULTILINE)
+_CHUNK = 100
 _END, _behind = repeat(b"\n"), itemgetter(2)
 
 
@@ -40,6 +41,11 @@ def decoded(elements: Sequence[bytes]) -> list[dict[str, Any]] | None:
         return _objects(packed) if len(packed) < len(elements) else None
     except ValueError:
         return None
+
+
+def is_sound(elements: Sequence[bytes]) -> bool:
+    """Whether there is no garbage in these elements. Headers are not looked at; little is decoded at a time."""
+    return all(decoded(elements[at : at + _CHUNK]) is not None for at in range(0, len(elements), _CHUNK))
 
 
 def _packed(elements: Sequence[bytes]) -> Iterator[bytes]:

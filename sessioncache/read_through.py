@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from sessioncache.elements import decoded, in_order, seq_of
+from sessioncache.elements import decoded, in_order, is_sound, seq_of
 from sessioncache.errors import HydrationTimeout
 from sessioncache.flow import Flow, Pause, Transact
 from sessioncache.hot import reading
@@ -130,11 +130,11 @@ def _read(wanted: _Wanted, want: int, have: Copy | None) -> Flow[Found]:
 
 
 def _received(wanted: _Wanted, found: Found, have: Copy | None) -> Flow[tuple[Copy | None, list[dict[str, Any]] | None]]:
-    """What was read as a near copy, and what is new in it, decoded; None where it is garbage, which goes then."""
+    """What was read as a near copy, None where it is garbage, which goes then; and what is new, decoded, if wanted."""
     base = have if found.delta else None
-    fresh = decoded(found.elements)
+    fresh = None if wanted.headers else decoded(found.elements)
     headed = _headed(found, base) if wanted.headers else (base.headed if base else 0)
-    if fresh is None or headed is None:
+    if headed is None or not (fresh is not None or is_sound(found.elements)):
         yield from drop_garbage(wanted.state, wanted.keys)
         return None, None
     wanted.is_("reads_delta" if found.delta else "reads_full")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tracemalloc
 from dataclasses import asdict, replace
 from sys import getsizeof
 
+import msgpack
 import pytest
 
-from sessioncache import SessionCache, SessionMoved, elements, near, read_through, records, scripts
+from sessioncache import HydrationTimeout, SessionCache, SessionMoved, elements, near, read_through, records, scripts
 from sessioncache.flow import Command
 from sessioncache.hot import reading
 from sessioncache.message import element, encode
@@ -230,3 +232,40 @@ def test_headers_are_looked_at_once(some_stack, monkeypatch):
         session.history()
         assert len(session.messages()) == 51
     assert looked == [50, 1]
+
+
+def test_of_an_invalid_copy_nothing_is_sent(some_stack, proxy):
+    """After Redis came back every copy is invalid, and whoever waits for another one to hydrate asks again and again."""
+    between = proxy(some_stack.server.socket)
+    settings = some_stack.settings(hydration_timeout=1.0)
+    with some_stack.cache() as other, SessionCache(settings=replace(settings, redis_url=between.url)) as cache:
+        session = other.open("k")
+        session.append([{"content": "x" * 1000} for _ in range(1000)])
+        other.flush("k")
+        keys, run = other._state.keyspace.of("k"), other._connections.run
+        mine = cache.get("k")
+        with some_stack.raw() as raw:
+            raw.hset(keys.meta, "run", "another")
+            assert run(reading.lease(other._state, keys, "A" * 16))
+            before = between.down
+            with pytest.raises(HydrationTimeout):
+                mine.history()
+            assert between.down - before < 100_000
+            assert not raw.exists(keys.history)
+
+
+def test_records_are_not_decoded_all_at_once(some_stack):
+    """To see that they are sound: messages of many small parts take many times their size as objects."""
+    with some_stack.cache(near_sessions=0) as cache:
+        session = cache.open("k")
+        parts = [{"type": "tool", "n": n} for n in range(60)]
+        for _ in range(4):
+            session.append([{"content": "", "parts": parts} for _ in range(500)])
+        session.messages(1)
+        tracemalloc.start()
+        try:
+            found = session.messages()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 * len(found) * len(msgpack.packb(parts))

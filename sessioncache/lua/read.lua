@@ -1,5 +1,5 @@
 -- read: the current session of a key, and its messages or what is newer than the caller has. Slides the TTL.
--- Begins with PEXPIRE, so that it runs when Redis is full.
+-- Begins with PEXPIRE or UNLINK, so that it runs when Redis is full.
 -- KEYS  meta history pending dirty wake backlog oldest
 -- ARGV  ttl_ms wake_ms bounds touch_ms ('' for a look: no access, the TTL is left as it is) touch op id, session_key
 --       want (messages; -1 for all that are hot)
@@ -7,7 +7,10 @@
 -- Reply {'miss'} | {'full' or 'delta', session id, version, revision, total, owner, consolidated seq, ring, count of what is
 -- hot, {element, …}}
 local row = hot(KEYS[1], KEYS[2])
-if not row then return {'miss'} end
+if not row then
+  redis.call('UNLINK', KEYS[2])  -- what stands there is no copy; a command beside this script would send all of it
+  return {'miss'}
+end
 local want, total, count = tonumber(ARGV[7]), tonumber(row[TOTAL]), tonumber(row[COUNT])
 local has, ring = tonumber(row[VERSION]), 0
 if row[SESSION] ~= '' and ARGV[4] ~= '' then ring = touch(row, now_ms(), ARGV[4], ARGV[5], ARGV[1], ARGV[2], ARGV[3], ARGV[6]) end
