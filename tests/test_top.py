@@ -399,7 +399,7 @@ def test_a_store_that_hangs_holds_up_nobody(monkeypatch):
     thread.join()
     assert (store.said(), pauses) == ("It is away.", [0.05])
     hanging.go.clear()
-    threading.Timer(0.1, hanging.go.set).start()
+    threading.Timer(0.3, hanging.go.set).start()
     assert store.ask() >= 20 * 0.1
     assert store.said() == Stored(3, 4)
 
