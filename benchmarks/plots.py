@@ -94,7 +94,8 @@ def lengths(figures: Sequence[Figure], machine: str) -> Any:
         axes.plot(list(points), list(points.values()), "o-" if ours else "x--", label=name)
     axes.set(xscale="log", yscale="log", xlabel="messages in the history", ylabel=unit)
     axes.set_title(f"A read after two new messages, on a server that read before\n{machine}", fontsize=9)
-    axes.legend(fontsize=7)
+    if lines:
+        axes.legend(fontsize=7)
     return drawn
 
 
