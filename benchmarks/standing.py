@@ -34,8 +34,8 @@ import bench
 import msgpack
 import redis
 from measuring import OURS, Bar, Figure
-from place import Place, Scale, history, message
-from servers import RedisServer, python, redis_7, valkey_wheel
+from place import Place, Scale, history, hot_server, message
+from servers import python
 from sqlalchemy import Connection, create_engine, text
 
 from sessioncache import AsyncSessionCache, SessionCache, Settings
@@ -216,7 +216,7 @@ def used(client: redis.Redis) -> int:
 def memory(place: Place, scale: Scale) -> list[Figure]:
     """What clean sessions take."""
     count = max(20, round(KEPT * scale.share))
-    server = RedisServer(redis_7() or valkey_wheel() or "redis-server").start()
+    server = hot_server()
     settings = replace(place.settings(queue_url=place.redis_url), redis_url=server.url)
     said = {f"memory:{number}": history(scale, LENGTH) for number in range(count)}
     try:
@@ -242,9 +242,9 @@ def figures(place: Place, scale: Scale) -> list[Figure]:
     with ExitStack() as stack:
         url = stack.enter_context(place.postgres.database())
         store(url, stored)
-        queue = RedisServer(redis_7() or valkey_wheel() or "redis-server").start()
+        queue = hot_server()
         stack.callback(queue.close)
-        hot = RedisServer(redis_7() or valkey_wheel() or "redis-server").start()
+        hot = hot_server()
         stack.callback(hot.close)
         usual = Settings()
         lanes = max(LEAST_LANES, round(LANES * scale.share))

@@ -7,7 +7,7 @@ in meanwhile: without a valid hot copy they miss too (I5).
 *A write* that is refused because too much waits for the store is tried again as the policy says (`pressure`).
 
 *Garbage* in a hot copy, whoever wrote it, makes it a miss: it is dropped and brought back from the store, counted and
-warned of (I1). A message that the store itself cannot give back is a hole (`message`), which spoils no other.
+warned of (I1). A message that the store itself cannot give back is a hole (`elements`), which spoils no other.
 """
 
 from __future__ import annotations
