@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Update, func, insert, select, update
+from sqlalchemy import Connection, Update, bindparam, func, insert, select, update
 
 from sessioncache.message import instant
 from sessioncache.schema import applied_ops, sessions
@@ -64,12 +64,18 @@ def _standing(connection: Connection, logs: Sequence[Log]) -> Standing:
     return standing
 
 
+_STAND = (
+    select(sessions.c.session_id, sessions.c.session_key, sessions.c.deleted, sessions.c.last_seq)
+    .where(sessions.c.session_id.in_(bindparam("ids", expanding=True)))
+    .order_by(sessions.c.session_id)
+    .with_for_update()
+)
+
+
 def _see_sessions(connection: Connection, session_ids: Sequence[str], standing: Standing) -> None:
     """Locked in a fixed order, so that none changes its key meanwhile."""
-    column = sessions.c
-    stand = select(column.session_id, column.session_key, column.deleted, column.last_seq).order_by(column.session_id)
     for some in chunks(session_ids):
-        for row in connection.execute(stand.where(column.session_id.in_(some)).with_for_update()):
+        for row in connection.execute(_STAND, {"ids": some}):
             standing.keys[row[0]], standing.last_seqs[row[0]] = row[1], row[3]
             if row[2]:
                 standing.deleted.add(row[0])

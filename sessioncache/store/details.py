@@ -145,12 +145,14 @@ def readable_object(text: str | None, session_id: str) -> dict[str, Any]:
         return {}
 
 
+_ONE = update(sessions).where(sessions.c.session_id == bindparam("id"))
+
+
 def end(connection: Connection, ends: Mapping[str, tuple[int, str]], resumed: Iterable[str]) -> None:
     """Let sessions end, and others go on."""
-    one = update(sessions).where(sessions.c.session_id == bindparam("id"))
     if ends:
         rows = [{"id": key, "at": instant(at_ms), "why": why} for key, (at_ms, why) in ends.items()]
-        connection.execute(one.values(ended_at=bindparam("at"), end_reason=bindparam("why")), rows)
+        connection.execute(_ONE.values(ended_at=bindparam("at"), end_reason=bindparam("why")), rows)
     on = [{"id": session_id} for session_id in sorted(resumed)]
     if on:
-        connection.execute(one.values(ended_at=None, end_reason=None), on)
+        connection.execute(_ONE.values(ended_at=None, end_reason=None), on)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from sessioncache.arguments import MAX_NUMBER
 from sessioncache.errors import CorruptRecord
@@ -13,19 +13,23 @@ from sessioncache.schema import routes
 from sessioncache.store.planned import Route
 from sessioncache.store.statements import UpdateOfEach, chunks, insert_unless_there
 
+# Made once: of little work that comes steadily, making its statements is much.
+_OF_KEYS = routes.c.session_key.in_(bindparam("keys", expanding=True))
+_THERE = select(routes.c.session_key).where(_OF_KEYS)
+_LOCKED = select(routes).where(_OF_KEYS).order_by(routes.c.session_key).with_for_update()
+
 
 def locked(connection: Connection, keys: Sequence[str]) -> dict[str, Route]:
     """Lock the routes of these keys, made where they are missing; first all inserts, then all locks, each in order."""
     there: set[str] = set()
     for some in chunks(keys):
-        there.update(connection.scalars(select(routes.c.session_key).where(routes.c.session_key.in_(some))))
+        there.update(connection.scalars(_THERE, {"keys": some}))
     missing = [{"session_key": key, "version": 0} for key in keys if key not in there]
     if missing:
         connection.execute(insert_unless_there(connection, routes), missing)
     found: dict[str, Route] = {}
-    locked = select(routes).order_by(routes.c.session_key).with_for_update()
     for some in chunks(keys):
-        found.update(_found(connection.execute(locked.where(routes.c.session_key.in_(some)))))
+        found.update(_found(connection.execute(_LOCKED, {"keys": some})))
     return found
 
 
