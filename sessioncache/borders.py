@@ -8,7 +8,9 @@ cannot hold a message's content, a secret, or the name of a host, a user or a da
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from redis import exceptions as hot
@@ -79,6 +81,22 @@ _LACKING = re.compile("no such (table|column)")
 FOREIGN = (hot.RedisError, OSError, store.SQLAlchemyError)
 
 
+@contextmanager
+def interruptions() -> Iterator[None]:
+    """What a signal handler raises while a transaction of SQLAlchemy ends comes out as it is.
+
+    SQLAlchemy asserts that the transaction has ended, and so hides it. What was being handled already is none of it.
+    """
+    handled = sys.exception()
+    try:
+        yield
+    except AssertionError as error:
+        interruption = error.__context__
+        if interruption is None or interruption is handled or isinstance(interruption, Exception):
+            raise
+        raise interruption from None
+
+
 def translate(error: Exception, *, of_store: bool) -> SessionCacheError:
     """Our error for one of redis, sqlalchemy or the network (`FOREIGN`), met while asking the store or Redis."""
     if isinstance(error, store.SQLAlchemyError):
@@ -102,7 +120,7 @@ def _from_connection(error: Exception) -> SessionCacheError:
     )
 
 
-def in_place(commands: Sequence[Sequence[str | int]], replies: Sequence[Any]) -> list[Any]:
+def in_place(commands: Sequence[Sequence[str | bytes | int]], replies: Sequence[Any]) -> list[Any]:
     """The replies to some commands, our error in the place of each that met a key of a wrong type, or no such script.
 
     Raises:

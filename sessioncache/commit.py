@@ -35,11 +35,13 @@ class Drained:
         keys: session keys that were claimed or named.
         ops: ops removed from pending logs.
         stopped: keys whose log holds an op that cannot be applied, and why.
+        more: whether a batch left behind what it could have taken, for want of room.
     """
 
     keys: int = 0
     ops: int = 0
     stopped: dict[str, SessionCacheError] = field(default_factory=dict)
+    more: bool = False
 
     def add(self, other: Drained) -> None:
         """Count another drain in."""
@@ -129,14 +131,12 @@ def _count(state: State, outcomes: Iterable[Outcome]) -> None:
 
 
 def acknowledge(state: State, outcomes: Sequence[Outcome]) -> Flow[int]:
-    """Acknowledge, one script for each partition; the number of ops removed."""
-    acks: dict[int, list[draining.Ack]] = {}
-    for one in outcomes:
-        keys = state.keyspace.of(one.session_key)
-        acks.setdefault(keys.partition, []).append(draining.Ack(keys, one.applied, one.refused, one.version, one.drop))
-    removed = 0
-    for partition, some in acks.items():
-        removed += sum((yield from draining.ack(state, state.keyspace.of_partition(partition), some)))
+    """Acknowledge, in one round trip; the number of ops removed."""
+    acks = [
+        draining.Ack(state.keyspace.of(one.session_key), one.applied, one.refused, one.version, one.drop)
+        for one in outcomes
+    ]
+    removed = yield from draining.ack(state, acks)
     state.counters.add("ops_drained", removed)
     return removed
 

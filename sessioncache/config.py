@@ -73,7 +73,8 @@ class Settings:
         retry_pause: the longest pause between two tries while the store is down.
         slice: how long a drain job works before it makes way for another.
         linger: how long a drain job waits for more work before it ends.
-        poll: pause between two looks for more work while it lingers.
+        poll: pause of a drain job that has taken all there was, before it looks for more: what comes in between goes in one
+            transaction.
         wake: how long the doorbell stays pressed: a lost nudge delays draining by this.
         sweep: how often the schedule looks for overdue work that no nudge announced.
         touch: how often at most a mere read makes SQL learn of the access.

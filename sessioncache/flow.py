@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -27,8 +27,7 @@ T = TypeVar("T")
 WRITES = "sessioncache_writes"
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluate:
+class Evaluate(NamedTuple):
     """Run a script; its reply is sent back as redis-py gives it: bytes, integers and lists.
 
     With ``wait`` a pair is sent back: the script's reply, and what Redis said, on the same connection, to what it was asked
@@ -41,15 +40,14 @@ class Evaluate:
     wait: Wait | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """Run plain Redis commands in one round trip; the list of their replies is sent back.
 
     Where a key is of a wrong type, or a script is not there, a `HotTierRefused` stands in the place of the reply, and the
     other commands have theirs.
     """
 
-    commands: tuple[tuple[str | int, ...], ...]
+    commands: tuple[tuple[str | bytes | int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sessioncache.durability import Wait
@@ -35,7 +35,31 @@ def evaluate(
     return _repeated(state, Evaluate(script, keys, args, wait))
 
 
-def ask(state: State, commands: tuple[tuple[str | int, ...], ...]) -> Flow[list[Any]]:
+def evaluate_each(
+    state: State, script: Script, asked: Sequence[tuple[tuple[str, ...], tuple[str | bytes | int, ...]]]
+) -> Flow[list[Any]]:
+    """The replies of a script to several pairs of keys and arguments, in one round trip; one for each if it is not known.
+
+    A key of a wrong type keeps no other from being asked: its error stands in the reply's place.
+    """
+    replies: list[Any] = [HotTierRefused("not asked yet") for _ in asked]
+    if len(asked) > 1:
+        commands = tuple(("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in asked)
+        replies = yield from ask_each(state, commands)
+    for at, (keys, args) in enumerate(asked):
+        if isinstance(replies[at], HotTierRefused):
+            replies[at] = yield from _in_place(evaluate(state, script, keys, *args))
+    return replies
+
+
+def _in_place(asked: Flow[Any]) -> Flow[Any]:
+    try:
+        return (yield from asked)
+    except HotTierRefused as error:
+        return error
+
+
+def ask(state: State, commands: tuple[tuple[str | bytes | int, ...], ...]) -> Flow[list[Any]]:
     """The replies to plain commands that only read, asked again in the same way.
 
     Raises:
@@ -48,7 +72,7 @@ def ask(state: State, commands: tuple[tuple[str | int, ...], ...]) -> Flow[list[
     return replies
 
 
-def ask_each(state: State, commands: tuple[tuple[str | int, ...], ...]) -> Flow[list[Any]]:
+def ask_each(state: State, commands: tuple[tuple[str | bytes | int, ...], ...]) -> Flow[list[Any]]:
     """As `ask`, but a key of a wrong type keeps no other from being asked: its error stands in the reply's place."""
     return _repeated(state, Command(commands))
 

@@ -20,16 +20,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 
 from sessioncache import op
-from sessioncache.commit import Drained, acknowledge, commit, dead, stopped
-from sessioncache.errors import CorruptLog, HotTierRefused, StoreUnavailable
+from sessioncache.commit import Drained, acknowledge, commit, stopped
+from sessioncache.errors import HotTierRefused, StoreUnavailable
 from sessioncache.flow import Flow, Pause, Ring
-from sessioncache.hot import draining
+from sessioncache.heads import Room, claimed, heads
 from sessioncache.keys import LAYOUT_VERSION, SessionKeys
-from sessioncache.op import Op
 from sessioncache.repeat import ask_each, pauses
 from sessioncache.state import State
 from sessioncache.store.layouts import compare_layout
@@ -101,7 +98,7 @@ def drain_some(state: State, keys: Sequence[SessionKeys]) -> Flow[Drained]:
 
 def _drain_heads(state: State, keys: Sequence[SessionKeys]) -> Flow[tuple[Room, Drained, list[Log]]]:
     room, drained = Room.of(state), Drained()
-    logs = yield from _logs(state, keys, room, drained)
+    logs = yield from heads(state, keys, room, drained)
     drained.add((yield from commit(state, logs)))
     return room, drained, logs
 
@@ -117,9 +114,10 @@ def drain_lane(
 ) -> Flow[Drained]:
     """Drain the partitions of a lane for a slice of time, whoever else does; ``ending`` is run before it may end.
 
-    Serves the due keys of its partitions in turn, batch by batch, keeping their doorbells pressed; lingers a little for
-    more; at the end lets each doorbell go in the same script that finds nothing due, so that no append falls between two
-    jobs. Where work is left when the slice is over or ``stop`` says so, it sends a nudge for the next job.
+    Serves the due keys of its partitions in turn, batch by batch, keeping their doorbells pressed; pauses where a batch
+    took all there was, so that few large transactions do what many small ones would; lingers a little for more; at the end
+    lets each doorbell go in the same script that finds nothing due, so that no append falls between two jobs. Where work
+    is left when the slice is over or ``stop`` says so, it sends a nudge for the next job.
 
     Raises:
         LayoutMismatch: Redis is laid out for another number of partitions; nothing was claimed.
@@ -130,8 +128,9 @@ def drain_lane(
     trouble = pauses(longest=settings.retry_pause)
     end = time.monotonic() + settings.slice
     quiet_since = time.monotonic()
+    drained = Drained()
     while time.monotonic() < end and not stop():
-        last = time.monotonic() - quiet_since >= settings.linger
+        last = not drained.keys and time.monotonic() - quiet_since >= settings.linger
         if last and ending:
             yield from ending()
         try:
@@ -147,7 +146,7 @@ def drain_lane(
             quiet_since = time.monotonic()
         elif last:
             return total
-        else:
+        if not drained.more:
             yield Pause(settings.poll)
     if ending:
         yield from ending()
@@ -186,97 +185,16 @@ def judge_layout(state: State, found: object) -> None:
 def drain_batch(state: State, partitions: deque[int], mode: str) -> Flow[Drained]:
     """Claim keys of these partitions up to one batch of ops, and drain that batch in one transaction.
 
-    ``mode`` as in claim.lua. Partitions that were looked at go to the end of the line.
+    ``mode`` as in claim.lua. Partitions whose keys were looked at go to the end of the line.
     """
-    logs, claimed, room, drained = [], [], Room.of(state), Drained()
-    for _ in range(len(partitions)):
-        partition = state.keyspace.of_partition(partitions[0])
-        partitions.rotate(-1)
-        names = yield from draining.claim(state, partition, min(state.settings.claim, room.ops), mode)
-        keys = [state.keyspace.of(name) for name in names]
-        claimed += keys
-        logs += yield from _peek(state, keys, room, drained)
-        if room.full:
-            break
+    room, drained = Room.of(state), Drained()
+    taken, logs = yield from claimed(state, partitions, mode, room, drained)
     try:
         drained.add((yield from commit(state, logs)))
     except StoreUnavailable:
-        yield from acknowledge(state, [Outcome(keys.session_key, -1) for keys in claimed])
+        yield from acknowledge(state, [Outcome(keys.session_key, -1) for keys in taken])
         raise
-    drained.keys = len(claimed)
-    without_log = {keys.session_key for keys in claimed} - {one.session_key for one in logs} - set(drained.stopped)
+    drained.keys = len(taken)
+    without_log = {keys.session_key for keys in taken} - {one.session_key for one in logs} - set(drained.stopped)
     yield from acknowledge(state, [Outcome(name, -1) for name in without_log])
     return drained
-
-
-@dataclass(slots=True)
-class Room:
-    """What one transaction may still take."""
-
-    ops: int
-    bytes: int
-
-    @classmethod
-    def of(cls, state: State) -> Room:
-        """A whole batch."""
-        return cls(state.settings.batch, state.settings.batch_bytes)
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing more goes in."""
-        return self.ops <= 0 or self.bytes <= 0
-
-
-def _logs(state: State, keys: Sequence[SessionKeys], room: Room, drained: Drained) -> Flow[list[Log]]:
-    """The heads of these keys' logs, as far as there is room, which they take."""
-    found: list[Log] = []
-    by_partition = groupby(sorted(keys, key=_partition), key=_partition)
-    for _, some in by_partition:
-        if room.full:
-            break
-        found += yield from _peek(state, list(some), room, drained)
-    return found
-
-
-def _partition(keys: SessionKeys) -> int:
-    return keys.partition
-
-
-def _peek(state: State, keys: Sequence[SessionKeys], room: Room, drained: Drained) -> Flow[list[Log]]:
-    """The heads of the logs of keys of one partition, as far as there is room, which they take.
-
-    What is no op at the head of a log goes to the dead letters; a key whose log begins with an op of a later version of
-    this library is stopped.
-    """
-    if not keys or room.full:
-        return []
-    found = yield from draining.peek(state, keys, room.ops, room.bytes)
-    room.ops -= sum(map(len, found))
-    room.bytes -= sum(len(element) for elements in found for element in elements)
-    logs = []
-    for key, elements in zip(keys, found, strict=True):
-        log_ = yield from _readable(state, key, elements)
-        if log_:
-            logs.append(Log(key.session_key, log_))
-        elif log_ is None:
-            drained.add(stopped(state, key.session_key, _unknown(key.session_key)))
-    return logs
-
-
-def _readable(state: State, keys: SessionKeys, elements: Sequence[bytes]) -> Flow[list[Op] | None]:
-    """The ops at the head of a log, once what is no op before them is buried; None for a log that begins with others."""
-    while elements and not (found := op.readable(elements)):
-        corrupt = op.corrupt_in(elements)
-        if corrupt is None:
-            return None
-        yield from draining.bury(state, keys, corrupt)
-        dead(state, keys.session_key, 1, "corrupt")
-        (elements,) = yield from draining.peek(state, [keys], state.settings.batch, state.settings.batch_bytes)
-    return found if elements else []
-
-
-def _unknown(session_key: str) -> CorruptLog:
-    return CorruptLog(
-        f"The pending log of session key {session_key!r} begins with an op that this version does not know; upgrade the "
-        "workers, or look at it with redis-cli."
-    )

@@ -27,7 +27,7 @@ from sessioncache.startup import start
 from sessioncache.write_behind import drain_batch
 
 KEYS = ("k0", "k1", "k2")
-FEW = {"partitions": 2, "lanes": 1, "window": 4, "near_sessions": 2, "hydration_timeout": 30.0}
+FEW = {"partitions": 5, "lanes": 1, "window": 4, "near_sessions": 2, "hydration_timeout": 30.0}
 CHANGES = ("append", "append", "append", "append ids", "append ids", "poison", "pop", "truncate", "retain", "cap", "clear",
            "replace", "edit", "remove", "title", "metadata", "archived", "suspended", "usage", "consolidate", "reset",
            "switch", "delete")  # fmt: skip
@@ -261,7 +261,7 @@ class Machine(RuleBasedStateMachine):
         self._drain(self.clients[who % 3], fault)
 
     def _drain(self, client: Client, fault: Fault | None) -> None:
-        flow = drain_batch(client.cache._state, deque([0, 1]), "due")
+        flow = drain_batch(client.cache._state, deque(range(5)), "due")
         client.make("drain", lambda: client.run(flow) and None, lambda _: [Answer(("value", None))], fault)
 
     @precondition(lambda self: self.oracle.parked)

@@ -18,7 +18,7 @@ from model_world import DEAD, LOST, STORED, WAITS, Effect, Event, Events, Life, 
 
 from sessioncache import HotTierUnavailable, Session, SessionCacheError, SessionDeleted, SessionMoved, StoreUnavailable
 from sessioncache.finding import Page
-from sessioncache.flow import Evaluate, Transact
+from sessioncache.flow import Command, Evaluate, Transact
 from sessioncache.info import Info
 from sessioncache.lifecycle.opening import Opening
 from sessioncache.records import Record
@@ -165,7 +165,7 @@ class Oracle:
 
     def saw(self, call: Call, request: Any, reply: Any) -> None:
         """A request of a call was performed."""
-        before = self.events.epoch
+        before = self.events.epoch, dict(self.turns)
         if isinstance(request, Evaluate):
             verb = request.script.verb
             if verb in _CHANGES and reply[0] == b"ok":
@@ -174,11 +174,13 @@ class Oracle:
                 self._acknowledged()
             elif verb == "turn":
                 self._turn(request, reply)
+        elif isinstance(request, Command):
+            self._acknowledged()
         elif isinstance(request, Transact) and isinstance(request.work, partial):
             stored = _STORES.get(request.work.func.__name__)
             if stored is not None and reply is not None and reply is not False:
                 stored(self, reply, **request.work.keywords)
-        if self.events.epoch != before:
+        if (self.events.epoch, self.turns) != before:
             for one in self.active:
                 one.possible += one.decide(self.world)
 

@@ -106,7 +106,7 @@ def test_a_claimed_key_is_not_overdue(one_stack):
         cache.open("k")
         time.sleep(0.02)
         assert cache._run(ops.overdue_lanes(cache._state))[0] >= 0.02
-        cache._run(draining.claim(cache._state, cache._state.keyspace.of_partition(0), 10, "due"))
+        cache._run(draining.claim(cache._state, [cache._state.keyspace.of_partition(0)], 10, "due"))
         (one,) = cache._run(ops.backlogs(cache._state))
         assert (one.overdue, one.pending) == (0.0, 1)
         assert one.oldest_pending >= 0.02

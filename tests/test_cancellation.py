@@ -178,15 +178,18 @@ async def _check_books(cache: AsyncSessionCache, raw) -> None:
     hot, engine = cache._connections._hot, cache._connections._engine
     for _ in range(500):  # what is given back behind a cancelled block may still be on its way
         left = [name for kind in ("lease", "turn") for name in raw.scan_iter(f"*:{kind}:*")] + list(raw.keys("*:holds"))
-        left += list(hot.connection_pool._in_use_connections)
+        left += set(hot.connection_pool._in_use_connections) - set(hot.connection_pool._idle)
+        left += ["a connection to SQL"] * engine.sync_engine.pool.checkedout()
         if not left:
             break
         await asyncio.sleep(0.01)
     assert not left
-    assert engine.sync_engine.pool.checkedout() == 0
+    pool = hot.connection_pool
+    assert len(pool._idle) == len({*pool._idle})
+    assert pool._free._value == CONNECTIONS
     tags = [f"tag {n}".encode() for n in range(2 * CONNECTIONS)]
     assert await asyncio.gather(*(hot.execute_command("ECHO", tag) for tag in tags)) == tags
-    assert len(hot.connection_pool._available_connections) <= CONNECTIONS
+    assert len(hot.connection_pool._in_use_connections) <= CONNECTIONS
 
 
 async def _at_every_suspension(stack, case: Case, way: str) -> None:

@@ -6,31 +6,14 @@ import threading
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from requested import ALONE, kinds, requests
 from sentinels import until
 from sqlalchemy import event
 
 from sessioncache import LayoutMismatch, ops, serving
 from sessioncache.connect import BlockingConnections
-from sessioncache.flow import Command, Evaluate, Transact
+from sessioncache.flow import Command, Transact
 from workers.schedule import Schedule
-
-# All keys in one partition.
-ALONE = {"partitions": 1, "lanes": 1}
-
-
-@contextmanager
-def requests(cache):
-    """The requests of a cache's flows, as they are made: the verb of a script, or the kind of another request."""
-    seen, driver = [], cache._connections.driver
-    perform = driver.perform
-
-    def see(request):
-        seen.append(request.script.verb if isinstance(request, Evaluate) else type(request))
-        return perform(request)
-
-    driver.perform = see
-    yield seen
-    driver.perform = perform
 
 
 @contextmanager
@@ -55,7 +38,7 @@ def test_a_clean_session_is_hydrated_in_few_requests(some_stack, length):
         cache.evict("k")
         with requests(cache) as seen, statements(cache._connections.driver.engine) as sent:
             session = cache.get("k")
-        assert seen == ["open", "lease", Command, "lease", Transact, "publish", "open"]
+        assert kinds(seen) == ["open", "lease", Command, "lease", Transact, "publish", "open"]
         assert len([one for one in sent if one.startswith("SELECT")]) <= 6
         assert len(session.history()) == length
 
@@ -67,8 +50,8 @@ def test_a_dirty_session_is_drained_and_its_lease_taken_anew(one_stack):
         cache.evict("k")
         with requests(cache) as seen:
             session = cache.get("k")
-        assert seen[:2] == ["open", "lease"]
-        assert seen[-5:] == ["ack", "lease", Transact, "publish", "open"]
+        assert kinds(seen)[:2] == ["open", "lease"]
+        assert kinds(seen)[-5:] == ["ack", "lease", Transact, "publish", "open"]
         assert len(session.history()) == 5
 
 
@@ -80,7 +63,7 @@ def test_hydrating_on_request_looks_once_before(one_stack):
         for was_hot, asked in ((True, ["look"]), (False, ["look", "lease", Command, "lease", Transact, "publish", "look"])):
             with requests(cache) as seen:
                 assert cache._run(ops.hydrate(cache._state, "k")).was_hot is was_hot
-            assert seen == asked
+            assert kinds(seen) == asked
             cache.evict("k")
 
 
@@ -118,7 +101,7 @@ def test_a_second_job_of_a_lane_ends_at_once(one_stack):
         raw.set(right, "another", px=1500)
         with requests(cache) as seen:
             assert serve(cache) == 0
-        assert seen == ["exclusive"]
+        assert kinds(seen) == ["exclusive"]
         assert cache.stats().pending == 2
         until(lambda: serve(cache) == 2)
         assert not raw.exists(right)
@@ -130,8 +113,8 @@ def test_a_lane_is_free_before_its_doorbell_is_let_go(one_stack):
         session = cache.open("k")
         with requests(cache) as seen:
             assert serve(cache) == 1
-        assert seen[0] == "exclusive"
-        assert seen[-2:] == ["exclusive", "claim"]
+        assert kinds(seen)[0] == "exclusive"
+        assert kinds(seen)[-2:] == ["exclusive", "claim"]
         assert not raw.exists(cache._state.keyspace.of("k").wake)
         session.append({"content": "a"})
         assert serve(cache) == 1

@@ -23,7 +23,7 @@ from test_workers import fill, order, until, workers
 from sessioncache import SessionCache, SessionNotFound, write_behind
 from sessioncache.config import Settings, as_environment
 
-FEW = {"partitions": 2, "lanes": 1, "linger": 0.02, "batch": 7, "visibility": 8.5}
+FEW = {"partitions": 5, "lanes": 1, "linger": 0.02, "batch": 7, "visibility": 8.5}
 KEYS = [f"k{n}" for n in range(3)]
 MOST = 80
 

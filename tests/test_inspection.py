@@ -108,7 +108,7 @@ def test_rights_holds_and_dead_letters(one_stack):
         for n in range(25):
             raw.rpush("sc:{000}:dead", f"1 23505 {KEY if n % 5 == 0 else KEY + '0'}\n1 op".encode() + b"\n\x00\xff")
         with session.turn(), session.hold("subagent one"), cache.open("other").hold("x"):
-            cache._run(draining.claim(cache._state, cache._state.keyspace.of_partition(0), 10, "due"))
+            cache._run(draining.claim(cache._state, [cache._state.keyspace.of_partition(0)], 10, "due"))
             one = inspected(cache, KEY).hot
             assert 0 < one.turn <= cache.settings.hold
             (name,) = one.holds

@@ -14,6 +14,10 @@ from proxy import Proxy
 Trouble = Callable[[socket.socket, socket.socket, bytes], bool]
 
 
+class Rung(Exception):
+    """What a handler of signals may raise, wherever it interrupts."""
+
+
 def answers(reply: str) -> Trouble:
     """An error reply; nothing is executed."""
 

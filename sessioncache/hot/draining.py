@@ -12,18 +12,20 @@ from sessioncache.errors import HotTierRefused, InvalidKey, LayoutMismatch
 from sessioncache.flow import Flow
 from sessioncache.hot.change import full, log_keys, ring
 from sessioncache.keys import PartitionKeys, SessionKeys, check_session_key
-from sessioncache.repeat import ask, ask_each, evaluate
+from sessioncache.repeat import ask, ask_each, evaluate, evaluate_each
 from sessioncache.state import State, ms
 
 log = logging.getLogger("sessioncache.hot")
 
 
-def claim(state: State, partition: PartitionKeys, limit: int, mode: str) -> Flow[list[str]]:
-    """Session keys to drain, taken for ``visibility``; ``mode`` as in claim.lua."""
-    settings = state.settings
-    keys = (partition.dirty, partition.wake)
-    claimed = evaluate(state, scripts.CLAIM, keys, limit, ms(settings.visibility), ms(settings.wake), mode)
-    return session_keys((yield from _of_right_type(claimed, partition)) or [])
+def claim(state: State, partitions: Sequence[PartitionKeys], limit: int, mode: str) -> Flow[list[list[str]]]:
+    """Session keys of each of these partitions to drain, taken for ``visibility``; ``mode`` as in claim.lua.
+
+    Of a partition whose keys are of other types there are none, with a warning.
+    """
+    args = limit, ms(state.settings.visibility), ms(state.settings.wake), mode
+    found = yield from evaluate_each(state, scripts.CLAIM, [((one.dirty, one.wake), args) for one in partitions])
+    return [session_keys(_of_right_type(reply, one)) for one, reply in zip(partitions, found, strict=True)]
 
 
 def oldest(state: State, partition: PartitionKeys, limit: int) -> Flow[list[str]]:
@@ -32,17 +34,14 @@ def oldest(state: State, partition: PartitionKeys, limit: int) -> Flow[list[str]
     return session_keys(members)
 
 
-def _of_right_type(asked: Flow[Any], partition: PartitionKeys) -> Flow[Any]:
-    """What a script answers about a partition; None, with a warning, where its keys are of other types."""
-    try:
-        return (yield from asked)
-    except HotTierRefused as error:
-        if "WRONGTYPE" not in str(error):
-            raise
-        log.warning(
-            "partition %d cannot be drained: %s is of a wrong type; rename it", partition.partition, partition.dirty
-        )
-        return None
+def _of_right_type(claimed: Any, partition: PartitionKeys) -> Sequence[bytes]:
+    if not isinstance(claimed, HotTierRefused):
+        found: list[bytes] = claimed
+        return found
+    if "WRONGTYPE" not in str(claimed):
+        raise claimed
+    log.warning("partition %d cannot be drained: %s is of a wrong type; rename it", partition.partition, partition.dirty)
+    return []
 
 
 def session_keys(members: Sequence[bytes]) -> list[str]:
@@ -77,17 +76,29 @@ class Ack:
     drop: bool
 
 
-def ack(state: State, partition: PartitionKeys, acks: Sequence[Ack]) -> Flow[list[int]]:
-    """Remove from pending logs what the store has; the number of ops removed from each."""
+def ack(state: State, acks: Sequence[Ack]) -> Flow[int]:
+    """Remove from pending logs what the store has; the number of ops removed."""
+    of_partitions: dict[int, list[Ack]] = {}
+    for one in acks:
+        of_partitions.setdefault(one.keys.partition, []).append(one)
+    asked = [_asked(state.keyspace.of_partition(partition), some) for partition, some in of_partitions.items()]
+    removed = 0
+    for reply in (yield from evaluate_each(state, scripts.ACK, asked)):
+        if isinstance(reply, HotTierRefused):
+            raise reply
+        removed += sum(reply)
+    return removed
+
+
+def _asked(partition: PartitionKeys, acks: Sequence[Ack]) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
     keys: list[str] = [partition.dirty, partition.dead, partition.backlog, partition.oldest]
-    args: list[str | bytes | int] = []
+    args: list[str | int] = []
     for one in acks:
         keys += one.keys.pending, one.keys.meta, one.keys.history, one.keys.lease
         args += one.keys.session_key, one.version, int(one.drop), len(one.refused), len(one.applied)
         args += (part for pair in one.refused for part in pair)
         args += one.applied
-    removed: list[int] = yield from evaluate(state, scripts.ACK, tuple(keys), *args)
-    return removed
+    return tuple(keys), tuple(args)
 
 
 def layout(state: State, version: int, partitions: int, *, record: bool) -> Flow[tuple[int, int] | None]:
