@@ -2,7 +2,7 @@
 
 redis-py bounds each connect, send and read by itself; together they may take many times as long, and a reply that
 trickles has no bound at all. `within` gives all that one request does in this thread a common deadline: looking up the
-name, connecting, greeting, sending and reading. What awaits has `asyncio.timeout` for that, and no need of this.
+name, connecting, greeting, sending and reading. `deadlines` gives the same to what awaits.
 
 A connection whose server says READONLY is closed: the next one asks the name service or the Sentinels anew. Connections
 outside `within` are as redis-py makes them.
@@ -19,7 +19,6 @@ from typing import Any
 
 import redis.asyncio.sentinel
 import redis.sentinel
-from hiredis import pack_command
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from sessioncache.sentinel import Deployment
@@ -71,6 +70,8 @@ class _Timed:
     def __init__(self, plain: socket.socket) -> None:
         self._plain = plain
         self._asked = self._set = plain.gettimeout()
+        # Asked for before every request: found here at once. Without TLS nothing is ever pending.
+        self.fileno, self.pending = plain.fileno, getattr(plain, "pending", int)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plain, name)
@@ -125,14 +126,7 @@ def _discard(made: Future[socket.socket]) -> None:
         made.result().close()
 
 
-class _Packing:
-    """What every connection does otherwise: hiredis packs commands, also those of an awaiting one, at once."""
-
-    def pack_command(self, *command: Any) -> list[bytes]:
-        return [pack_command((*command[0].split(), *command[1:]))]
-
-
-class _Bounded(_Packing):
+class _Bounded:
     """What a blocking connection does otherwise."""
 
     def _connect(self) -> Any:
@@ -147,7 +141,7 @@ class _Bounded(_Packing):
             raise
 
 
-class _Awaited(_Packing):
+class _Awaited:
     """What an awaiting connection does otherwise."""
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:

@@ -19,8 +19,10 @@ from redis.exceptions import NoScriptError, ResponseError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from sessioncache.borders import FOREIGN, in_place, translate
+from sessioncache.borders import FOREIGN, in_place, interruptions, translate
 from sessioncache.bounded import within
+from sessioncache.clients import exchanged, exchanged_awaited
+from sessioncache.deadlines import Deadlines
 from sessioncache.errors import HookFailed
 from sessioncache.flow import WRITES, Apart, Bell, Call, Command, Evaluate, Pause, Request, Ring, Transact
 from sessioncache.scripts import Script
@@ -143,25 +145,28 @@ class Blocking:
     def _answer(self, connection: Any, command: tuple[Any, ...]) -> Any:
         """A reply, or an error reply. What is sent here is never sent again on another connection."""
         with within(self.patience):
-            connection.send_command(*command, check_health=False)
             try:
+                connection.send_command(*command, check_health=False)
                 return connection.read_response()
             except ResponseError as error:
                 return error
+            except BaseException:
+                connection.disconnect()  # a reply may be unread
+                raise
 
     def _command(self, request: Command) -> list[Any]:
-        with within(self.patience), self.hot.pipeline(transaction=False) as pipeline:
-            for command in request.commands:
-                pipeline.execute_command(*command)
-            return in_place(request.commands, pipeline.execute(raise_on_error=False))
+        with within(self.patience):
+            return in_place(request.commands, exchanged(self.hot, request.commands))
 
     def _transact(self, request: Transact) -> Any:
-        options = _isolation(self.engine, writes=request.writes)
-        with self.gate, self.engine.connect().execution_options(**options) as connection, connection.begin():
+        with self.gate, interruptions(), self._connected(request) as connection, connection.begin():
             result = self.first.checked(request.work, connection) if request.checked else request.work(connection)
         if request.checked:
             self.first.committed()
         return result
+
+    def _connected(self, request: Transact) -> Connection:
+        return self.engine.connect().execution_options(**_isolation(self.engine, writes=request.writes))
 
     def _ring(self, request: Ring) -> None:
         self.bell.ring(request.lane)
@@ -179,9 +184,8 @@ class Blocking:
         return request.function()
 
 
-def _cancellations() -> int:
-    """How often the task that runs now was asked to cancel itself."""
-    task = asyncio.current_task()
+def _cancellations(task: asyncio.Task[Any] | None) -> int:
+    """How often a task was asked to cancel itself."""
     return task.cancelling() if task else 0
 
 
@@ -195,30 +199,31 @@ class Awaiting:
         self, hot: redis.asyncio.Redis, engine: AsyncEngine, bell: Bell, first: FirstTransaction, patience: float
     ) -> None:
         self.hot, self.engine, self.bell, self.first, self.patience = hot, engine, bell, first, patience
+        self._deadlines = Deadlines(patience)
 
     async def perform(self, request: Request) -> Any:
         """The reply to one request."""
-        before = _cancellations()
+        task = asyncio.current_task()
+        before = _cancellations(task)
         try:
             reply = await getattr(self, PERFORMED_BY[type(request)])(request)
         except Exception as error:
-            self._heed(before)
+            self._heed(task, before)
             if isinstance(error, FOREIGN):
                 raise translate(error, of_store=type(request) is Transact) from error
             raise
-        self._heed(before)
+        self._heed(task, before)
         return reply
 
     @staticmethod
-    def _heed(before: int) -> None:
-        if _cancellations() > before:
+    def _heed(task: asyncio.Task[Any] | None, before: int) -> None:
+        if _cancellations(task) > before:
             raise asyncio.CancelledError
 
     async def _evaluate(self, request: Evaluate) -> Any:
         if request.wait is not None:
             return await self._wait(talk(request, request.wait))
-        async with asyncio.timeout(self.patience):
-            return await self._evaluated(request, request.script)
+        return await self._deadlines.within(self._evaluated(request, request.script))
 
     async def _evaluated(self, request: Evaluate, script: Script) -> Any:
         try:
@@ -242,17 +247,18 @@ class Awaiting:
     async def _answer(self, connection: Any, command: tuple[Any, ...]) -> Any:
         """As above."""
         async with asyncio.timeout(self.patience):
-            await connection.send_command(*command, check_health=False)
             try:
+                await connection.send_command(*command, check_health=False)
                 return await connection.read_response()
             except ResponseError as error:
                 return error
+            except BaseException:
+                await connection.disconnect(nowait=True)
+                raise
 
     async def _command(self, request: Command) -> list[Any]:
-        async with asyncio.timeout(self.patience), self.hot.pipeline(transaction=False) as pipeline:
-            for command in request.commands:
-                pipeline.execute_command(*command)
-            return in_place(request.commands, await pipeline.execute(raise_on_error=False))
+        replies = await self._deadlines.within(exchanged_awaited(self.hot, request.commands))
+        return in_place(request.commands, replies)
 
     async def _transact(self, request: Transact) -> Any:
         options = _isolation(self.engine.sync_engine, writes=request.writes)

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol, cast
@@ -196,7 +196,7 @@ def _looked_after(state: State, one: Candidate, run: Run, care: Care) -> Flow[bo
         if not care.fits(snapshot, run.before):
             return False
         handle = Handle(keys, one.session_id, snapshot.owner or "")
-        terms = replace(handle.change(snapshot.version), quiet=True)
+        terms = handle.change(snapshot.version)._replace(quiet=True)
         return run.dry_run or (yield from care.act(state, handle, terms))
     finally:
         if not was_hot:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sessioncache.records import Messages
 
@@ -23,8 +23,7 @@ PER_ELEMENT = 56
 PER_COPY = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(NamedTuple):
     """The newest messages of a session as of one version.
 
     Attributes:

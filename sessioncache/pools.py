@@ -3,16 +3,16 @@
 A pool has a bound and callers wait for a connection; behind Sentinels too, where redis-py's own pool would refuse them.
 Each new connection asks the Sentinels anew, one after the other, each for its share of the time of a command. Nothing is
 sent again by redis-py: `repeat` does that.
-
-The clients send a command over a connection and read the reply, without redis-py's retries and accounts of it, which took
-as long as all the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from queue import Empty
+import threading
+from contextlib import suppress
+from queue import Empty, Full
 from typing import Any
 
 import redis
@@ -23,6 +23,7 @@ from redis.retry import Retry
 
 from sessioncache.addresses import masked
 from sessioncache.bounded import AWAITING, BLOCKING, Asking, AwaitedPrimary, Primary
+from sessioncache.clients import AwaitingClient, BlockingClient
 from sessioncache.config import Settings
 from sessioncache.errors import ConfigurationError
 from sessioncache.sentinel import Deployment, deployment
@@ -30,6 +31,49 @@ from sessioncache.sentinel import Deployment, deployment
 _TCP_ONLY = frozenset({"socket_keepalive", "socket_connect_timeout"})
 # How many things one Sentinel may keep waiting for: a connection, a greeting, an answer.
 _WAITS = 3
+
+
+class Free:
+    """Free connections, which a pool takes as from a queue: the last one given back first. Safe to use from any thread.
+
+    Who finds one takes it without a lock, because a list is appended to and popped from at once; only who finds none waits.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.queue: list[Any] = []
+        self._most, self._waiting, self._given = most, 0, threading.Condition()
+
+    def put_nowait(self, connection: Any) -> None:
+        """Give one back, or None for one that is still to be made."""
+        if len(self.queue) >= self._most:
+            raise Full
+        self.queue.append(connection)
+        if self._waiting:
+            with self._given:
+                self._given.notify()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - as queues have it
+        """Take one, or wait for it, so many seconds at most."""
+        try:
+            return self.queue.pop()
+        except IndexError:
+            return self._waited_for(timeout if block else 0)
+
+    def _waited_for(self, timeout: float | None) -> Any:
+        taken: list[Any] = []
+        with self._given:
+            self._waiting += 1  # before the first look: what is given after that look is told of
+            try:
+                if not self._given.wait_for(lambda: self._take(taken), timeout):
+                    raise Empty
+            finally:
+                self._waiting -= 1
+        return taken[0]
+
+    def _take(self, taken: list[Any]) -> bool:
+        with suppress(IndexError):
+            taken.append(self.queue.pop())
+        return bool(taken)
 
 
 class BlockingPool(redis.BlockingConnectionPool):
@@ -48,6 +92,7 @@ class BlockingPool(redis.BlockingConnectionPool):
                 connection.disconnect()
                 connection.connect()
         except BaseException:
+            connection.disconnect()  # it may have been greeted in part
             self.release(connection)
             raise
         return connection
@@ -57,7 +102,11 @@ class BlockingPool(redis.BlockingConnectionPool):
         error = sys.exception()
         if error is not None and not isinstance(error, Exception):
             connection.disconnect()
-        super().release(connection)  # type: ignore[no-untyped-call]
+        # redis-py 5 has no connections that are to be made anew.
+        if connection.pid == os.getpid() and not getattr(connection, "should_reconnect", bool)():
+            self.pool.put_nowait(connection)
+        else:
+            super().release(connection)  # type: ignore[no-untyped-call]
 
 
 def _is_stale(connection: Any) -> bool:
@@ -66,19 +115,6 @@ def _is_stale(connection: Any) -> bool:
         return bool(connection.can_read())
     except (redis.ConnectionError, redis.TimeoutError, OSError):
         return True
-
-
-class BlockingClient(redis.Redis):
-    """A client over a `BlockingPool`."""
-
-    def execute_command(self, *command: Any, **_: Any) -> Any:
-        """The reply to one command, as it came. A connection that fails, or whose reply is not read, is closed."""
-        connection = self.connection_pool.get_connection()
-        try:
-            connection.send_command(*command)
-            return connection.read_response()
-        finally:
-            self.connection_pool.release(connection)
 
 
 def blocking_client(settings: Settings) -> BlockingClient:
@@ -96,20 +132,22 @@ def blocking_pool(settings: Settings) -> BlockingPool:
     Raises:
         ConfigurationError: the URL cannot be used.
     """
-    options = {"retry": Retry(NoBackoff(), 0), **_patient(settings)}
+    options = {"retry": Retry(NoBackoff(), 0), "queue_class": Free, **_patient(settings)}
     pool: BlockingPool = _pool(BlockingPool, "redis_url", settings.redis_url, BLOCKING, settings, options)
     return pool
 
 
 class AwaitingPool(redis.asyncio.ConnectionPool):
-    """A pool whose connections are waited for, by a semaphore.
+    """A pool whose connections are waited for, by a semaphore, and which itself keeps those that are free.
 
-    redis-py's own waits by a condition, which in Python 3.11 wakes nobody else when the task that it woke is cancelled.
+    redis-py's own waits by a condition, which in Python 3.11 wakes nobody else when the task that it woke is cancelled. To
+    its books every connection is in use.
     """
 
     def __init__(self, timeout: float, **options: Any) -> None:
         super().__init__(**options)
         self._timeout, self._free = timeout, asyncio.Semaphore(self.max_connections)
+        self._idle: list[Any] = []
 
     async def get_connection(self, *_: Any, **__: Any) -> Any:
         """A connection that is ready; `release` gives it back."""
@@ -118,11 +156,13 @@ class AwaitingPool(redis.asyncio.ConnectionPool):
         else:
             await self._free.acquire()
         try:
-            connection = self.get_available_connection()  # type: ignore[no-untyped-call]
+            connection = self._idle.pop() if self._idle else self.get_available_connection()  # type: ignore[no-untyped-call]
         except BaseException:
             self._free.release()
             raise
         try:
+            if getattr(connection, "should_reconnect", bool)():  # redis-py 5 has none that are to be made anew
+                await connection.disconnect()
             await self.ensure_connection(connection)
         except BaseException:
             await self.release(connection)
@@ -138,23 +178,8 @@ class AwaitingPool(redis.asyncio.ConnectionPool):
 
     async def release(self, connection: Any) -> None:
         """Take a connection back."""
-        try:
-            await super().release(connection)
-        finally:
-            self._free.release()
-
-
-class AwaitingClient(redis.asyncio.Redis):
-    """A client over an `AwaitingPool`."""
-
-    async def execute_command(self, *command: Any, **_: Any) -> Any:
-        """The reply to one command, as it came. A connection that fails, or whose reply is not read, is closed."""
-        connection = await self.connection_pool.get_connection()
-        try:
-            await connection.send_command(*command)
-            return await connection.read_response()
-        finally:
-            await self.connection_pool.release(connection)
+        self._idle.append(connection)
+        self._free.release()
 
 
 def awaiting_client(settings: Settings) -> AwaitingClient:
@@ -191,7 +216,12 @@ def queue_pool(settings: Settings) -> redis.ConnectionPool:
 
 
 def _patient(settings: Settings) -> dict[str, Any]:
-    return {"max_connections": settings.max_connections, "timeout": settings.redis_timeout, "socket_keepalive": True}
+    return {
+        "max_connections": settings.max_connections,
+        "timeout": settings.redis_timeout,
+        "socket_keepalive": True,
+        "socket_read_size": 2**17,
+    }
 
 
 def _pool(kind: Any, name: str, url: str, classes: Any, settings: Settings, options: dict[str, Any]) -> Any:

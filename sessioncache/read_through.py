@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection
 
@@ -31,8 +31,7 @@ from sessioncache.write_behind import drain_key
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """The messages of a session as of one version; ``session_id`` is ``""`` for a key without one.
 
     Attributes:

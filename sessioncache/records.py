@@ -7,9 +7,11 @@ decodes anew; whatever bytes an element holds, reading it raises nothing and run
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, overload
 
 from sessioncache.arguments import LAST_MILLISECOND
@@ -62,12 +64,14 @@ class Record(_Lazy):
 
 
 _new, _put = object.__new__, object.__setattr__
+_put_raw = vars(_Lazy)["_raw"].__set__
+_put_data, _put_readable = (vars(Record)[name].__set__ for name in ("data", "readable"))
 
 
 def record(raw: bytes, durability: str | None = None) -> Record:
     """The record in an element of the ``history`` list; of garbage, one that says that it cannot be read."""
     found = _new(Record)
-    _put(found, "_raw", raw)
+    _put_raw(found, raw)
     if durability is not None:
         _put(found, "durability", durability)
     return found
@@ -75,9 +79,18 @@ def record(raw: bytes, durability: str | None = None) -> Record:
 
 def _with_data(raw: bytes, data: Data) -> Record:
     found = _new(Record)
-    _put(found, "_raw", raw)
-    _put(found, "data", {} if data is None else data)
-    _put(found, "readable", data is not None)
+    _put_raw(found, raw)
+    _put_data(found, {} if data is None else data)
+    _put_readable(found, data is not None)
+    return found
+
+
+def _together(raw: Sequence[bytes], data: Sequence[Data]) -> list[Record]:
+    """As `_with_data`, of many that are all readable: one by one they take longer than to decode them."""
+    found = list(map(_new, repeat(Record, len(raw))))
+    all_readable = repeat(True)  # noqa: FBT003 - a field
+    for put, values in (_put_raw, raw), (_put_data, data), (_put_readable, all_readable):
+        deque(map(put, found, values), maxlen=0)
     return found
 
 
@@ -91,8 +104,8 @@ def _read_header(found: Record) -> None:
 def _read_data(found: Record) -> None:
     raw = found._raw  # noqa: SLF001 - its own
     data = readable([raw])[0] if _HEADER.match(raw) else None
-    _put(found, "readable", data is not None)
-    _put(found, "data", {} if data is None else data)
+    _put_readable(found, data is not None)
+    _put_data(found, {} if data is None else data)
 
 
 _UNLESS_GIVEN = {"stale": False, "durability": None}
@@ -131,7 +144,8 @@ class Messages(Sequence[Record]):
     def __iter__(self) -> Iterator[Record]:
         for first in range(self._start, self._stop, _CHUNK):
             raw = self._raw[first : min(first + _CHUNK, self._stop)]
-            records = map(_with_data, raw, readable(raw))
+            data = readable(raw)
+            records = _together(raw, data) if all(data) else map(_with_data, raw, data)
             yield from map(_marked, records) if self.stale else records
 
     def _record(self, at: int) -> Record:
@@ -148,14 +162,16 @@ class Messages(Sequence[Record]):
         if newest is None or among > len(self):
             newest, among = [], 0
         older = self._raw[self._start : self._stop - among]
-        found = decoded(older)
-        if found is None:
-            found = [one for one in readable(older) if one is not None]
-        data = found + newest if found else newest
+        data = [*_readable(older), *newest] if older else newest
         return StaleHistory(data) if self.stale else data
 
     def __repr__(self) -> str:
         return f"<Messages: {len(self)} records{', stale' if self.stale else ''}>"
+
+
+def _readable(elements: list[bytes]) -> list[dict[str, Any]]:
+    found = decoded(elements)
+    return [one for one in readable(elements) if one is not None] if found is None else found
 
 
 def _marked(found: Record) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from typing import Protocol, TypeVar
 
@@ -79,7 +80,7 @@ class State:
     def ttl_ms(self) -> int:
         """The TTL of a hot copy, with its jitter, in milliseconds."""
         jitter = self.settings.ttl_jitter
-        return round(self.settings.ttl * random.uniform(1 - jitter, 1 + jitter) * 1000)  # noqa: S311 - spreads expiry
+        return round(self.settings.ttl * (1 + jitter * (2 * random.random() - 1)) * 1000)  # noqa: S311 - spreads expiry
 
     def lane_of(self, partition: int) -> int:
         """The lane that serves a partition."""
@@ -91,6 +92,7 @@ def _bound(settings: Settings, name: str) -> str:
     return str(ms(value) if name in AGES and value else int(value))
 
 
+@lru_cache(256)
 def ms(seconds: float) -> int:
     """Milliseconds, as scripts want them: at least one."""
     return max(1, round(seconds * 1000))

@@ -86,6 +86,7 @@ LAYERS = [
     ["sessioncache.flushing", "sessioncache.hydration", "sessioncache.serving"],
     ["sessioncache.pressure"],
     ["sessioncache.write_behind"],
+    ["sessioncache.heads"],
     ["sessioncache.commit"],
     ["sessioncache.hot.reading", "sessioncache.hot.inspecting"],
     ["sessioncache.hot.writing"],
@@ -131,7 +132,7 @@ LAYERS = [
     ["sessioncache.tracing"],
     ["sessioncache.flow"],
     ["sessioncache.hooks"],
-    ["sessioncache.bounded"],
+    ["sessioncache.bounded", "sessioncache.clients", "sessioncache.deadlines"],
     ["sessioncache.borders", "sessioncache.near", "sessioncache.snapshot", "sessioncache.metrics", "sessioncache.schema"],
     ["sessioncache.transfer.nanobot", "sessioncache.transfer.hermes", "sessioncache.transfer.odysseus"],
     ["sessioncache.transfer.hermes_database"],
@@ -239,7 +240,7 @@ def test_the_constructors_agree(name):
 
 
 def test_flows_are_written_once():
-    """Only the driver, the awaiting door, its connections and what psycopg has apart for it know of asyncio."""
+    """Only the driver, the awaiting door, its connections, its deadlines, and what psycopg has apart, know asyncio."""
     awaiting = {
         name
         for name, tree in modules().items()
@@ -254,6 +255,8 @@ def test_flows_are_written_once():
             "sessioncache.drivers",
             "sessioncache.connect",
             "sessioncache.bounded",
+            "sessioncache.clients",
+            "sessioncache.deadlines",
             "sessioncache.pools",
             "sessioncache.store.bulk",  # psycopg has COPY under two names
         }

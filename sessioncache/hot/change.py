@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sessioncache.config import Settings
 from sessioncache.durability import Wait
@@ -18,8 +18,7 @@ from sessioncache.state import AGES, BOUNDS, State, ms
 Arguments = Sequence[str | bytes | int]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """Which change it is, and on what terms it may happen.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sessioncache import scripts
 from sessioncache.elements import seq_of
@@ -101,8 +101,7 @@ def tell(
     return (yield from _opened(state, keys, reply))
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A valid hot copy: where the session stands (``session_id`` is ``""`` for none), and all or the newer messages."""
 
     delta: bool

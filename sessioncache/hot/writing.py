@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sessioncache import scripts
 from sessioncache.errors import HotTierUnavailable, InvalidInput
@@ -17,8 +18,7 @@ from sessioncache.state import State, ms
 MAX_FIELDS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """What an append was answered: seq and milliseconds of each message, in order, and where the session stands now.
 
     ``waited``: what Redis said to ``terms.wait``.

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sessioncache import durability
 from sessioncache.durability import CACHED, STORED, Replicated, Synced
@@ -31,8 +30,7 @@ from sessioncache.write_behind import drain_key
 MAX_IDS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """On what terms messages are appended.
 
     Attributes:
