@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +16,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis
 from clock import Clock
-from commands import INTERRUPT, on_terminal, run
+from commands import INTERRUPT, SECONDS, on_terminal, run
 from sqlalchemy import create_engine, text
 from test_backpressure import store_away
 from test_housekeeping import DAY, opened
 from test_workers import until
 
 from sessioncache import HotTierUnavailable, SessionCache, Settings, UnsafeEviction
-from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, UNAVAILABLE, WRONG_USAGE
+from sessioncache.cli.status import FAILED, INTERRUPTED, NOT_FOUND, TERMINATED, UNAVAILABLE, WRONG_USAGE
+from sessioncache.config import as_environment
 
 POISON = "CREATE TRIGGER poison BEFORE INSERT ON messages WHEN NEW.text = 'poison' BEGIN SELECT RAISE(ABORT, 'no'); END"
 
@@ -427,7 +431,7 @@ def test_on_a_terminal_it_asks(letters, settings):
 )
 def test_interrupted_in_the_middle(one_stack, arguments, title):
     """A bar while it lasts; Ctrl-C ends it, without a traceback; given again it does the rest, and all is there once."""
-    count = 400
+    count = 1000
     with one_stack.cache() as cache:
         for n in range(count):
             cache.open(f"k{n}", owner="o").append(said("1"))
@@ -439,7 +443,7 @@ def test_interrupted_in_the_middle(one_stack, arguments, title):
                 terminal.wait_for("%")
             terminal.type(INTERRUPT)
             terminal.wait_for("^C")
-            assert terminal.status() == INTERRUPTED
+            assert terminal.status() == INTERRUPTED, terminal.shown
         assert "Traceback" not in terminal.shown
         left = cache.stats().pending if title == "flushing" else cache.count(owner="o")
         assert 0 < left < 2 * count
@@ -449,3 +453,27 @@ def test_interrupted_in_the_middle(one_stack, arguments, title):
         assert [one.info.message_count for one in cache.list(owner="o", limit=count).sessions] == (
             [1] * count if title == "flushing" else []
         )
+
+
+COMES = """
+from sqlalchemy import event, pool
+from sessioncache.cli.main import main
+
+def come(*_):
+    raise {signal}
+
+event.listen(pool.Pool, "reset", come)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("signal", "ended"),
+    [("KeyboardInterrupt", (INTERRUPTED, "sessioncache: aborted")), (f"SystemExit({TERMINATED})", (TERMINATED, ""))],
+)
+def test_interrupted_as_a_connection_is_given_back(settings, signal, ended):
+    """SQLAlchemy logs what comes there as an error, with its traceback; the command says how it ended, and no more."""
+    command = [sys.executable, "-c", COMES.format(signal=signal), "flush"]
+    environment = {**os.environ, **as_environment(settings)}
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert (done.returncode, done.stderr.strip()) == ended

@@ -132,6 +132,7 @@ def test_the_demo_runs(run):
     assert " ms" in shown["append, median / p99"]
 
 
+@pytest.mark.long
 def test_the_demo_takes_other_input(run, tmp_path):
     """A file with a bad line, over two servers; standard input; nothing that can be used is an error."""
     lines = [json.dumps({"session": f"s{n % 7}", "role": "user", "content": str(n), "n": n}) for n in range(60)]
@@ -168,6 +169,7 @@ def test_an_interrupted_demo_leaves_nothing(number, status, said):
         until(lambda: not list(Path(place).iterdir()), 20)
 
 
+@pytest.mark.long
 def test_the_demo_over_servers_of_ones_own(run, one_stack):
     """Under keys of its own, which it deletes; a worker must run."""
     settings = one_stack.settings(lanes=1)

@@ -25,11 +25,12 @@ from contract import contents, said
 from doors import DOORS, opener
 from servers import free_port
 from sqlalchemy import NullPool, create_engine, event, make_url, text
+from sqlalchemy.engine.base import RootTransaction
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import OperationalError as DBOperationalError
 from test_workers import until, worker_pids, workers
 
-from sessioncache import Backpressure, StoreRefused, StoreUnavailable, write_behind
+from sessioncache import Backpressure, SessionCache, StoreRefused, StoreUnavailable, write_behind
 from sessioncache.borders import reason_of, translate
 from sessioncache.commit import Drained
 from sessioncache.flow import Evaluate, Pause, Transact
@@ -313,6 +314,41 @@ def test_an_interrupt_while_messages_go_in(database):
         database.mend()
         cache.flush()
         balanced(cache, {KEY: ["a"]})
+
+
+def failing_in_a_finally(cache: SessionCache) -> None:
+    """A transaction whose work asserts what is not so, while something else comes out already."""
+
+    def work(_connection):
+        raise AssertionError("ours")
+
+    try:
+        raise KeyboardInterrupt
+    finally:
+        cache._connections.driver.perform(Transact(work, writes=False))
+
+
+def test_an_interrupt_while_a_transaction_ends(one_stack, monkeypatch):
+    """It comes out as it is, although SQLAlchemy raises an AssertionError then; a true one does too; then all goes on."""
+    real, comes = RootTransaction._deactivate_from_connection, [KeyboardInterrupt()]
+
+    def deactivate(transaction):
+        if comes and transaction.is_active:
+            raise comes.pop()
+        real(transaction)
+
+    with one_stack.cache() as cache:
+        session = cache.open(KEY)
+        cache.flush()
+        session.append(said("a"))
+        monkeypatch.setattr(RootTransaction, "_deactivate_from_connection", deactivate)
+        with pytest.raises(KeyboardInterrupt):
+            cache.flush()
+        with pytest.raises(AssertionError, match="ours"):
+            failing_in_a_finally(cache)
+        cache.flush()
+        assert contents(session.history()) == ["a"]
+        assert cache.stats().messages == 1
 
 
 def test_a_value_that_a_driver_cannot_send(database):

@@ -6,6 +6,7 @@ be, 5 a tier is unavailable, 130 interrupted, 143 terminated. A sentence on stan
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -160,6 +161,8 @@ def _external(servers: int, conversations: Conversations, console: Console) -> R
 def main() -> None:
     """The entry of the ``sessioncache`` command."""
     output = sys.stdout
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(_is_no_interruption)
     try:
         sys.exit(cli.main(prog_name="sessioncache", standalone_mode=False))
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -179,6 +182,12 @@ def main() -> None:
     except SessionCacheError as error:
         click.echo(f"sessioncache: {error}", err=True)
         sys.exit(_status(error))
+
+
+def _is_no_interruption(record: logging.LogRecord) -> bool:
+    """SQLAlchemy logs it, with its traceback, where Ctrl-C or SIGTERM comes while it takes a connection back."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or isinstance(error, Exception)
 
 
 def _status(error: SessionCacheError) -> int:

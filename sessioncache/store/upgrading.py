@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from sessioncache.borders import reason_of
+from sessioncache.borders import interruptions, reason_of
 from sessioncache.errors import ConfigurationError, SchemaMismatch
 from sessioncache.migrate import lock_migrations, lock_tables, revisions, upgrade
 from sessioncache.schema import HEAD
@@ -33,7 +33,7 @@ def bring_up(engine: Engine, waits: Iterator[float], wait: Callable[[float], Non
     """
     while True:
         try:
-            with engine.begin() as connection:
+            with interruptions(), engine.begin() as connection:
                 _bring_up(connection)
         except DBAPIError as error:
             if not reason_of(error).startswith(_IN_USE):
