@@ -3,14 +3,16 @@
     PYTHONPATH=tests python benchmarks/appending.py [--quick]
 
 The bare way is redis-py as it comes (`from_url`), with hiredis; it pushes to a list of its own and does nothing else: it
-can neither tell a repeat nor keep anything in order for SQL. Every message is encoded anew, in all ways. Sessions are
-warm; what is appended is not drained meanwhile. The figures:
+can neither tell a repeat nor keep anything in order for SQL. Every message is encoded anew, but in the `floor`. Sessions
+are warm; what is appended is not drained meanwhile. The figures:
 
 - *append, asyncio* and *append, sync*: seconds of one call after the other, over one connection.
 - the same with messages ten times as long: what of the difference grows with the message.
 - *append, 64 tasks*: messages a second of 64 tasks on one loop, each with a session of its own, each way with a pool of
   connections.
-- *round trips* and *bytes* of one append, both directions together, counted by a proxy: no time is measured there.
+- *Redis's own time*: microseconds in which Redis executes one append and does nothing else, as its `INFO commandstats` has
+  it. It is the part that no client can make quicker.
+- *round trips* and *bytes* of one append, both directions together, counted by a proxy.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import floor
 import msgpack
 import peers
 import redis
@@ -41,6 +44,8 @@ LONGER = 10
 
 Append = Callable[[dict[str, Any]], object]
 Awaited = Callable[[dict[str, Any]], Awaitable[object]]
+# Makes the calls of one round, before it is timed.
+Calls = Callable[[], list[Callable[[], Any]]]
 
 
 def figures(place: Place, scale: Scale) -> list[Figure]:
@@ -49,6 +54,7 @@ def figures(place: Place, scale: Scale) -> list[Figure]:
     return [
         *asyncio.run(_awaiting(place, scale, longer)),
         *_blocking(place, scale, longer),
+        _executed(place, scale),
         *_counted(place, scale),
     ]
 
@@ -59,9 +65,13 @@ async def _awaiting(place: Place, scale: Scale, longer: Scale) -> list[Figure]:
         one_by_one = await awaiting_ways(place, stack, 1)
         one_by_one |= peers_awaiting(place, stack, stack.enter_context(place.postgres.database()))
         at_once = await awaiting_ways(place, stack, TASKS)
+        lowest = {floor.FLOOR: await _floor_awaiting(place, stack, scale)}
+        short, long = (
+            {name: _awaited(_same(appends[0], size)) for name, appends in one_by_one.items()} for size in (scale, longer)
+        )
         return [
-            await _timed("append, asyncio", one_by_one, scale, bars),
-            await _timed("append, asyncio, long messages", one_by_one, longer, []),
+            await _timed("append, asyncio", short | lowest, scale, bars),
+            await _timed("append, asyncio, long messages", long, longer, []),
             await _crowded(at_once, scale),
         ]
 
@@ -110,20 +120,32 @@ def bare_awaiting(place: Place, stack: AsyncExitStack, count: int) -> list[Await
     return [pushed(f"bare:{id(client)}:{number}") for number in range(count)]
 
 
-async def _timed(measure: str, ways: Mapping[str, list[Awaited]], scale: Scale, bars: list[Bar]) -> Figure:
-    one = message(scale)
+async def _floor_awaiting(place: Place, stack: AsyncExitStack, scale: Scale) -> Way:
+    cache = await stack.enter_async_context(AsyncSessionCache(settings=place.settings()))
+    session, one = await cache.open("floor"), message(scale)
+    return _awaited(lambda: [floor.sent(cache, floor.of_append(session, one)) for _ in range(scale.repeat)])
 
-    def timed(append: Awaited) -> Way:
-        async def way() -> float:
-            start = time.perf_counter()
-            for _ in range(scale.repeat):
-                await append(one)
-            return (time.perf_counter() - start) / scale.repeat * 1e6
 
-        return way
+def _same(append: Append | Awaited, scale: Scale) -> Calls:
+    """The same append again and again."""
+    return lambda: [partial(append, message(scale))] * scale.repeat
 
-    found = await rounds({name: timed(appends[0]) for name, appends in ways.items()}, scale.rounds)
-    return Figure(_sized(measure, scale), "µs", found, bars)
+
+def _awaited(calls: Calls) -> Way:
+    """Microseconds of each of these calls."""
+
+    async def way() -> float:
+        made = calls()
+        start = time.perf_counter()
+        for call in made:
+            await call()
+        return (time.perf_counter() - start) / len(made) * 1e6
+
+    return way
+
+
+async def _timed(measure: str, ways: Mapping[str, Way], scale: Scale, bars: list[Bar]) -> Figure:
+    return Figure(_sized(measure, scale), "µs", await rounds(ways, scale.rounds), bars)
 
 
 async def _crowded(ways: Mapping[str, list[Awaited]], scale: Scale) -> Figure:
@@ -150,9 +172,11 @@ def _blocking(place: Place, scale: Scale, longer: Scale) -> list[Figure]:
         ways = blocking_ways(place, stack)
         ways |= peers_blocking(place, stack)
         bars = [Bar(BARE, most=1.5), Bar(peers.LANGCHAIN, most=1 / 1.3)]
+        lowest = {floor.FLOOR: _floor_blocking(place, stack, scale)}
+        short, long = ({name: _blocked(_same(append, size)) for name, append in ways.items()} for size in (scale, longer))
         return [
-            _timed_blocking("append, sync", ways, scale, bars),
-            _timed_blocking("append, sync, long messages", ways, longer, []),
+            asyncio.run(_timed("append, sync", short | lowest, scale, bars)),
+            asyncio.run(_timed("append, sync, long messages", long, longer, [])),
         ]
 
 
@@ -172,20 +196,42 @@ def bare(place: Place, stack: ExitStack) -> Append:
     return lambda one: client.rpush(f"bare:{id(client)}", msgpack.packb(one))
 
 
-def _timed_blocking(measure: str, ways: Mapping[str, Append], scale: Scale, bars: list[Bar]) -> Figure:
-    one = message(scale)
+def _floor_blocking(place: Place, stack: ExitStack, scale: Scale) -> Way:
+    cache, one = stack.enter_context(SessionCache(settings=place.settings())), message(scale)
+    session = cache.open("floor")
+    return _blocked(lambda: [floor.sent(cache, floor.of_append(session, one)) for _ in range(scale.repeat)])
 
-    def timed(append: Append) -> Way:
-        def way() -> float:
-            start = time.perf_counter()
+
+def _blocked(calls: Calls) -> Way:
+    """The same, without awaiting."""
+
+    def way() -> float:
+        made = calls()
+        start = time.perf_counter()
+        for call in made:
+            call()
+        return (time.perf_counter() - start) / len(made) * 1e6
+
+    return way
+
+
+def _executed(place: Place, scale: Scale) -> Figure:
+    one, commands = message(scale), {OURS: "cmdstat_evalsha", BARE: "cmdstat_rpush"}
+    with ExitStack() as stack:
+        raw, appends = stack.enter_context(place.raw()), blocking_ways(place, stack)
+
+        def took(name: str) -> float:
+            said = raw.info("commandstats").get(commands[name], {"usec": 0})
+            return float(said["usec"])
+
+        def executed(name: str) -> float:
+            before = took(name)
             for _ in range(scale.repeat):
-                append(one)
-            return (time.perf_counter() - start) / scale.repeat * 1e6
+                appends[name](one)
+            return (took(name) - before) / scale.repeat
 
-        return way
-
-    found = in_rounds({name: timed(append) for name, append in ways.items()}, scale.rounds)
-    return Figure(_sized(measure, scale), "µs", found, bars)
+        found = in_rounds({name: partial(executed, name) for name in appends}, scale.rounds)
+    return Figure(_sized("append, Redis's own time", scale), "µs", found)
 
 
 def _counted(place: Place, scale: Scale) -> list[Figure]:

@@ -94,6 +94,8 @@ def spread(values: list[float]) -> Ratio:
 async def rounds(ways: Mapping[str, Way], count: int) -> dict[str, list[float]]:
     """The figures of ``count`` interleaved rounds, after one that does not count; awaits the ways that want that."""
     names, found = list(ways), {name: list[float]() for name in ways}
+    gc.collect()
+    gc.freeze()  # what is there is not looked at again for each way of each round
     for number in range(count + 1):
         start = number % len(names)
         for name in names[start:] + names[:start]:
@@ -106,6 +108,7 @@ async def rounds(ways: Mapping[str, Way], count: int) -> dict[str, list[float]]:
                 gc.enable()
             if number:
                 found[name].append(value)
+    gc.unfreeze()
     return found
 
 

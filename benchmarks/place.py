@@ -44,7 +44,7 @@ class Scale:
 
 
 FULL = Scale(15, 300, 400, 1.0)
-QUICK = Scale(5, 100, 400, 0.1)
+QUICK = Scale(3, 30, 400, 0.03)
 
 
 @dataclass(slots=True)

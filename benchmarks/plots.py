@@ -79,20 +79,19 @@ def ways(figures: Sequence[Figure], machine: str) -> Any:
 def lengths(figures: Sequence[Figure], machine: str) -> Any:
     """What a second read costs, by the length of the history: a line for each way of each call."""
     lines: dict[str, dict[int, float]] = defaultdict(dict)
-    unit = ""
     for figure in figures:
         named = _LENGTH.fullmatch(figure.measure)
-        if named is None or figure.unit in {"bytes", "round trips"}:
+        if named is None or figure.unit != "µs" or any(way.startswith("of ") for way in figure.rounds):
             continue
-        unit = figure.unit
+        said = named[3].removeprefix(", ")
         for way, rounds in figure.rounds.items():
-            name = f"{way}, {named[1].removeprefix('read again, ')}{named[3]}" if way == OURS else way
+            name = f"{way}, {said}" if way == OURS else f"{way}, {said.partition(':')[0]}"
             lines[name][int(named[2].replace(",", ""))] = median(rounds)
     drawn, axes = plt.subplots(figsize=(9, 5), layout="constrained")
-    for name, points in lines.items():
-        ours = name.startswith(OURS)
-        axes.plot(list(points), list(points.values()), "o-" if ours else "x--", label=name)
-    axes.set(xscale="log", yscale="log", xlabel="messages in the history", ylabel=unit)
+    for number, (name, points) in enumerate(lines.items()):
+        ours, colour = name.startswith(OURS), mpl.colormaps["tab20"](number)
+        axes.plot(list(points), list(points.values()), "o-" if ours else "x--", label=name, color=colour)
+    axes.set(xscale="log", yscale="log", xlabel="messages in the history", ylabel="µs")
     axes.set_title(f"A read after two new messages, on a server that read before\n{machine}", fontsize=9)
     if lines:
         axes.legend(fontsize=7)

@@ -4,7 +4,8 @@
 
 Every figure of a time is measured at both doors. The bare way is redis-py with hiredis over a list of the same messages as
 plain msgpack: `LRANGE`, and each decoded. The peers (`peers`) read a history of the same length whole each time, to which
-nothing is added: they can do no other.
+nothing is added: they can do no other. Beside them stands the `floor`: of a cold read with the bare way's decoding, of a
+second read the same request again and again, with nothing decoded.
 
 - *read again after 2 new messages*: a server that has read a history reads it once more, after another one appended two
   messages. By ``messages()`` alone, compared from the shortest history to the longest: flat where only what is new is
@@ -21,7 +22,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from inspect import isawaitable
@@ -30,6 +31,7 @@ from secrets import token_hex
 from time import perf_counter
 from typing import Any
 
+import floor
 import msgpack
 import peers
 import redis
@@ -101,7 +103,32 @@ def again(reader: Reader, repeat: int) -> Way:
     return way
 
 
-def over(read: Read, repeat: int) -> Way:
+def again_floor(reader: Reader, session: Session | AsyncSession, cache: Doors, repeat: int) -> Way:
+    """Seconds of what the first of several reads by `again` asks of Redis, alone."""
+
+    async def way() -> float:
+        reader.cut()
+        await outcome(reader.read())
+        reader.add()
+        return await over(floor.sent(cache, floor.of_messages(session)), repeat)()
+
+    return way
+
+
+def cold_floor(cache: Doors, session: Session | AsyncSession, limit: int | None = None) -> Read:
+    """What a history asks of Redis, and decoding the messages, as the bare way does."""
+    send = floor.sent(cache, floor.of_history(session, limit))
+
+    def decoded(replies: list[Any]) -> list[Any]:
+        return [msgpack.unpackb(one.partition(b"\n")[2]) for one in replies[1]]
+
+    async def read() -> list[Any]:
+        return decoded(await send())
+
+    return read if isinstance(cache, AsyncSessionCache) else lambda: decoded(send())
+
+
+def over(read: Read, repeat: int) -> Callable[[], Awaitable[float]]:
     """Seconds of one read, of the same every time."""
 
     async def way() -> float:
@@ -229,6 +256,7 @@ async def again_of(kind: str, data: Hot, cache: Doors, client: Bare, length: int
     reads = {"messages()": session.messages, "every message's data": every_data(session), "history()": session.history}
     ways = {use: again(data.session(length, read), repeat) for use, read in reads.items()}
     ways[BARE] = again(data.plain(length, decoded(client, name)), repeat)
+    ways[floor.FLOOR] = again_floor(data.session(length, session.messages), session, cache, repeat)
     theirs = await others(kind, data, length, stack)
     ways |= {peer: over(read, 1) for peer, read in theirs.items()}
     most = dict.fromkeys(reads, 1 / 2) | ({"messages()": 1 / 50} if length == LONG else {})
@@ -249,7 +277,8 @@ async def cold(kind: str, data: Hot, cache: Doors, client: Bare, stack: AsyncExi
     whole, long = data.history(WHOLE), data.history(LONG)
     first, second = await session_of(cache, whole), await session_of(cache, long)
     theirs = await others(kind, data, WHOLE, stack)
-    bare = {BARE: over(decoded(client, whole), READS)} | {peer: over(read, 1) for peer, read in theirs.items()}
+    bare = {BARE: over(decoded(client, whole), READS), floor.FLOOR: over(cold_floor(cache, first), READS)}
+    bare |= {peer: over(read, 1) for peer, read in theirs.items()}
     bars = [Bar(BARE, most=1.3), *(Bar(peer, most=1.0) for peer in theirs)]
     figures = []
     for use, read in {"history()": first.history, "messages()": first.messages}.items():
@@ -259,6 +288,7 @@ async def cold(kind: str, data: Hot, cache: Doors, client: Bare, stack: AsyncExi
     ways = {
         OURS: over(lambda: second.history(NEWEST), 3 * READS),
         BARE: over(decoded(client, long, -NEWEST), 3 * READS),
+        floor.FLOOR: over(cold_floor(cache, second, NEWEST), 3 * READS),
     }
     measure = f"newest {NEWEST} of {LONG:,}, cold, {kind}: history()"
     return [*figures, Figure(measure, "µs", micro(await rounds(ways, data.scale.rounds)), [Bar(BARE, most=1.5)])]
@@ -302,7 +332,7 @@ async def travel(reader: Reader, proxy: Proxy) -> tuple[int, int, int]:
 
 def near_memory(where: Place, scale: Scale, times: int) -> Figure:
     """How far a process grows that reads much more than it may keep, of messages ``times`` as large as others."""
-    bound, size = round(NEAR_BYTES * max(scale.share, 0.5)), scale.message * times
+    bound, size = round(NEAR_BYTES * max(scale.share, 0.15)), scale.message * times
     settings = where.settings(near_bytes=bound, near_sessions=10**6)
     count = OVER * bound // (SESSION * size)
     with SessionCache(settings=settings) as writer:

@@ -3,7 +3,7 @@
     PYTHONPATH=tests python benchmarks/standing.py [--quick]
 
 One `python -m workers` with 4 processes (``--quick``: 2), as many as lanes, runs over a PostgreSQL with 1,000,000 stored
-sessions, inserted in bulk by SQL (``--quick``: 10,000). RQ has a Redis of its own, so that what it costs can be told from
+sessions, inserted in bulk by SQL (``--quick``: 100,000). RQ has a Redis of its own, so that what it costs can be told from
 the rest.
 
 - *commands of an idle system*: what both servers count as processed (``total_commands_processed``, which counts those in
@@ -44,7 +44,7 @@ from sessioncache.keys import Keyspace
 
 STORED, SESSIONS, RATE = 1_000_000, 500, 2_000
 IDLE_SECONDS, LOAD_SECONDS, SAMPLE_SECONDS = 20.0, 20.0, 0.025
-LEAST_SECONDS = 5.0
+LEAST_SECONDS = 3.0
 # How long processes may take to start, on a machine that has other things to do.
 START_SECONDS = 120.0
 LANES, LEAST_LANES = 4, 2
@@ -237,7 +237,7 @@ def memory(place: Place, scale: Scale) -> list[Figure]:
 
 def figures(place: Place, scale: Scale) -> list[Figure]:
     """What stands still, then a steady load over the same; memory."""
-    stored = round(STORED * scale.share) if scale.share == 1.0 else STORED // 100
+    stored = round(STORED * scale.share) if scale.share == 1.0 else STORED // 10
     seconds = max(LEAST_SECONDS, scale.share * IDLE_SECONDS), max(LEAST_SECONDS, scale.share * LOAD_SECONDS)
     with ExitStack() as stack:
         url = stack.enter_context(place.postgres.database())
