@@ -770,7 +770,10 @@ class Fleet:
         try:
             self.wait(pause)
             for number in numbers:
+                before = self.told["LayoutMismatch"]
                 change(self.stack, self.number, number)
+                # Who restarts before the new number is deployed is told.
+                self.wait_for(lambda before=before: self.told["LayoutMismatch"] > before)
                 self.number = number
                 self.wait(pause)
         finally:
@@ -781,10 +784,14 @@ class Fleet:
     def wait(self, pause: float) -> None:
         """For some appends and reads more, and at least so many seconds."""
         time.sleep(pause)
-        appends, reads, end = self.done["appends"] + 20, self.done["reads"] + 20, time.monotonic() + 60
-        while (self.done["appends"] < appends or self.done["reads"] < reads) and not self.wrong and time.monotonic() < end:
+        appends, reads = self.done["appends"] + 20, self.done["reads"] + 20
+        self.wait_for(lambda: self.done["appends"] >= appends and self.done["reads"] >= reads)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not condition() and not self.wrong and time.monotonic() < end:
             time.sleep(0.05)
-        assert self.done["appends"] >= appends, (self.told, self.wrong)
+        assert condition(), (self.told, self.wrong)
 
     def judge(self) -> None:
         assert not self.wrong
