@@ -93,9 +93,9 @@ class _Timed:
         return self._plain.recv(*arguments)
 
     def _narrow(self) -> None:
-        seconds, asked = left(), self._asked
-        enough = seconds is None or (asked is not None and seconds > asked - AT_ONCE)
-        wanted = asked if enough else seconds
+        until, wanted = getattr(_thread, "until", None), self._asked
+        if until is not None and (wanted is None or until - time.monotonic() <= wanted - AT_ONCE):
+            wanted = left()
         if wanted != self._set:
             self._plain.settimeout(wanted)
             self._set = wanted
@@ -129,6 +129,12 @@ def _discard(made: Future[socket.socket]) -> None:
 class _Bounded:
     """What a blocking connection does otherwise."""
 
+    _sock: Any
+
+    def connect(self) -> None:
+        if self._sock is None:  # else nothing is to do, which redis-py finds out through its retries
+            super().connect()  # type: ignore[misc]  # the connection's own
+
     def _connect(self) -> Any:
         return _Timed(_in_time(super()._connect))  # type: ignore[misc]  # the connection's own
 
@@ -143,6 +149,11 @@ class _Bounded:
 
 class _Awaited:
     """What an awaiting connection does otherwise."""
+
+    async def connect(self) -> None:
+        """As above."""
+        if not self.is_connected:  # type: ignore[attr-defined]
+            await super().connect()  # type: ignore[misc]
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
         try:

@@ -21,8 +21,11 @@ Commands = Sequence[tuple[str | bytes | int | float, ...]]
 
 def packed(commands: Commands) -> bytes:
     """What is sent; a name of several words, such as ``CONFIG GET``, counts as several."""
-    said = [(*str(one[0]).split(), *one[1:]) for one in commands]
-    return b"".join(map(pack_command, said))  # type: ignore[arg-type]  # of any number of arguments
+    said = []
+    for one in commands:
+        name: Any = one[0]
+        said.append(pack_command((*name.split(), *one[1:]) if " " in name else one))  # type: ignore[arg-type]  # of any length
+    return b"".join(said)
 
 
 class BlockingClient(redis.Redis):
@@ -30,17 +33,28 @@ class BlockingClient(redis.Redis):
 
     def execute_command(self, *command: Any, **_: Any) -> Any:
         """The reply to one command, as it came."""
-        return _only(self.replies((command,)))
+        replies = self.replies((command,))
+        if isinstance(replies[0], redis.ResponseError):
+            raise replies.pop()  # not by a name, for the same reason
+        return replies[0]
 
     def replies(self, commands: Commands) -> list[Any]:
         """The replies to some commands in one round trip, as they came, error replies among them."""
         connection = self.connection_pool.get_connection()
         try:
             connection.send_packed_command([packed(commands)])
-            return [_reply(connection) for _ in commands]
+            replies: list[Any] = []
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except redis.ResponseError as error:
+                    # Its traceback names the list: all of it would stay until it is collected.
+                    replies.append(error.with_traceback(None))
         except BaseException:
             connection.disconnect()
             raise
+        else:
+            return replies
         finally:
             self.connection_pool.release(connection)
 
@@ -50,43 +64,29 @@ class AwaitingClient(redis.asyncio.Redis):
 
     async def execute_command(self, *command: Any, **_: Any) -> Any:
         """The reply to one command, as it came."""
-        return _only(await self.replies((command,)))
+        replies = await self.replies((command,))
+        if isinstance(replies[0], redis.ResponseError):
+            raise replies.pop()  # not by a name, for the same reason
+        return replies[0]
 
     async def replies(self, commands: Commands) -> list[Any]:
         """The replies to some commands in one round trip, as they came, error replies among them."""
         connection = await self.connection_pool.get_connection()
         try:
             await connection.send_packed_command([packed(commands)])
-            return [await _awaited_reply(connection) for _ in commands]
+            replies: list[Any] = []
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except redis.ResponseError as error:
+                    replies.append(error.with_traceback(None))  # as above
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
+        else:
+            return replies
         finally:
             await self.connection_pool.release(connection)
-
-
-def _only(replies: list[Any]) -> Any:
-    reply = replies.pop()
-    try:
-        if isinstance(reply, redis.ResponseError):
-            raise reply
-        return reply
-    finally:
-        del reply  # an error whose traceback names it would stay, with the whole command, until it is collected
-
-
-def _reply(connection: Any) -> Any:
-    try:
-        return connection.read_response()
-    except redis.ResponseError as error:
-        return error
-
-
-async def _awaited_reply(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except redis.ResponseError as error:
-        return error
 
 
 def exchanged(client: redis.Redis, commands: Commands) -> list[Any]:

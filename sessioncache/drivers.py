@@ -23,6 +23,7 @@ from sessioncache.borders import FOREIGN, in_place, interruptions, translate
 from sessioncache.bounded import within
 from sessioncache.clients import exchanged, exchanged_awaited
 from sessioncache.deadlines import Deadlines
+from sessioncache.durability import Wait
 from sessioncache.errors import HookFailed
 from sessioncache.flow import WRITES, Apart, Bell, Call, Command, Evaluate, Pause, Request, Ring, Transact
 from sessioncache.scripts import Script
@@ -109,7 +110,7 @@ class Blocking:
 
     def __init__(self, hot: redis.Redis, engine: Engine, bell: Bell, first: FirstTransaction, patience: float) -> None:
         self.hot, self.engine, self.bell, self.first, self.patience = hot, engine, bell, first, patience
-        self.gate = Gate()
+        self.gate, self._in_time = Gate(), within(patience)
 
     def perform(self, request: Request) -> Any:
         """The reply to one request."""
@@ -121,17 +122,15 @@ class Blocking:
     def _evaluate(self, request: Evaluate) -> Any:
         if request.wait is not None:
             return self._wait(talk(request, request.wait))
-        with within(self.patience):
-            return self._evaluated(request, request.script)
-
-    def _evaluated(self, request: Evaluate, script: Script) -> Any:
-        try:
-            return self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
-        except NoScriptError:
-            return self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
+        script, keys, args, _ = request
+        with self._in_time:
+            try:
+                return self.hot.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            except NoScriptError:
+                return self.hot.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
     def _wait(self, said: Talk) -> tuple[Any, Any]:
-        with within(self.patience):
+        with self._in_time:
             held = self.hot.client()
         with held:
             try:
@@ -144,7 +143,7 @@ class Blocking:
 
     def _answer(self, connection: Any, command: tuple[Any, ...]) -> Any:
         """A reply, or an error reply. What is sent here is never sent again on another connection."""
-        with within(self.patience):
+        with self._in_time:
             try:
                 connection.send_command(*command, check_health=False)
                 return connection.read_response()
@@ -155,7 +154,7 @@ class Blocking:
                 raise
 
     def _command(self, request: Command) -> list[Any]:
-        with within(self.patience):
+        with self._in_time:
             return in_place(request.commands, exchanged(self.hot, request.commands))
 
     def _transact(self, request: Transact) -> Any:
@@ -184,11 +183,6 @@ class Blocking:
         return request.function()
 
 
-def _cancellations(task: asyncio.Task[Any] | None) -> int:
-    """How often a task was asked to cancel itself."""
-    return task.cancelling() if task else 0
-
-
 class Awaiting:
     """Performs requests by awaiting. A cancellation that came meanwhile is always raised.
 
@@ -203,33 +197,32 @@ class Awaiting:
 
     async def perform(self, request: Request) -> Any:
         """The reply to one request."""
-        task = asyncio.current_task()
-        before = _cancellations(task)
+        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # what a flow awaits, it awaits in a task
+        before = task.cancelling()
         try:
             reply = await getattr(self, PERFORMED_BY[type(request)])(request)
         except Exception as error:
-            self._heed(task, before)
+            if task.cancelling() > before:
+                raise asyncio.CancelledError from error
             if isinstance(error, FOREIGN):
                 raise translate(error, of_store=type(request) is Transact) from error
             raise
-        self._heed(task, before)
-        return reply
-
-    @staticmethod
-    def _heed(task: asyncio.Task[Any] | None, before: int) -> None:
-        if _cancellations(task) > before:
+        if task.cancelling() > before:
             raise asyncio.CancelledError
+        return reply
 
     async def _evaluate(self, request: Evaluate) -> Any:
         if request.wait is not None:
             return await self._wait(talk(request, request.wait))
-        return await self._deadlines.within(self._evaluated(request, request.script))
+        return await self._deadlines.within(self._evaluated(*request))
 
-    async def _evaluated(self, request: Evaluate, script: Script) -> Any:
+    async def _evaluated(
+        self, script: Script, keys: tuple[str, ...], args: tuple[str | bytes | int, ...], _wait: Wait | None
+    ) -> Any:
         try:
-            return await self.hot.execute_command("EVALSHA", script.sha, len(request.keys), *request.keys, *request.args)
+            return await self.hot.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return await self.hot.execute_command("EVAL", script.text, len(request.keys), *request.keys, *request.args)
+            return await self.hot.execute_command("EVAL", script.text, len(keys), *keys, *args)
 
     async def _wait(self, said: Talk) -> tuple[Any, Any]:
         held = self.hot.client()

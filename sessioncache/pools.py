@@ -81,7 +81,8 @@ class BlockingPool(redis.BlockingConnectionPool):
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
         """A connection that is ready; `release` gives it back."""
-        self._checkpid()
+        if self.pid != os.getpid():
+            self._checkpid()
         try:
             connection = self.pool.get(timeout=self.timeout) or self.make_connection()  # type: ignore[no-untyped-call]
         except Empty:

@@ -171,6 +171,29 @@ def test_an_error_reply_is_not_kept(one_stack):
         except redis.ResponseError as error:
             kept = weakref.ref(error)
         assert kept() is None
+        replies = client.replies((("HGET", "key"), ("PING",)))
+        kept = weakref.ref(replies[0])
+        del replies
+        assert kept() is None
+
+
+def test_an_awaited_error_reply_is_not_kept(one_stack):
+    """The same by awaiting."""
+
+    async def work() -> None:
+        async with awaiting(one_stack) as client:
+            try:
+                await client.execute_command("HGET", "key")
+            except redis.ResponseError as error:
+                kept = weakref.ref(error)
+            assert kept() is None
+            replies = await client.replies((("HGET", "key"), ("PING",)))
+            kept = weakref.ref(replies[0])
+            del replies
+            assert kept() is None
+
+    with collector_off():
+        asyncio.run(work())
 
 
 @contextmanager
