@@ -120,7 +120,7 @@ def test_a_new_process_finds_an_emptied_redis(tiers, raw):
     url = one.settings.database_url
     with SessionCache.from_url(server.url, url, partitions=8) as other, pytest.raises(LayoutMismatch, match="64"):
         other.open("k")
-    assert raw.dbsize() == 0
+    assert not raw.keys("sc:*")  # of RQ there may be something: a nudge is sent behind the caller's back
     with SessionCache.from_url(server.url, url) as other:
         assert texts(other.get(KEY)) == ["a"]
     assert raw.hgetall("sc:{000}:layout") == {b"version": b"1", b"partitions": b"64"}
