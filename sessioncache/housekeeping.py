@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 from typing import Protocol, cast
 
 from sqlalchemy import Connection
@@ -184,11 +185,9 @@ def _tried(one: Candidate, work: Flow[bool], failed: dict[str, str]) -> Flow[boo
 
 def _looked_after(state: State, one: Candidate, run: Run, care: Care) -> Flow[bool]:
     """Do to one session what is to be done. A copy that was brought in for this has no messages, and goes again."""
-    keys, was_hot = state.keyspace.of(one.session_key), True
-    looked = yield from hydration.attempted(state, keys, partial(reading.look, state, keys))
-    if looked is None:
-        was_hot = False
-        looked = yield from hydration.warm(state, keys, partial(reading.look, state, keys), window=0)
+    keys, misses = state.keyspace.of(one.session_key), count()
+    look = partial(reading.look, state, keys)
+    looked = yield from hydration.warm(state, keys, look, window=0, missed=partial(next, misses))
     try:
         snapshot = looked.info
         if looked.held or snapshot is None or snapshot.session_id != one.session_id:
@@ -199,7 +198,7 @@ def _looked_after(state: State, one: Candidate, run: Run, care: Care) -> Flow[bo
         terms = handle.change(snapshot.version)._replace(quiet=True)
         return run.dry_run or (yield from care.act(state, handle, terms))
     finally:
-        if not was_hot:
+        if next(misses):
             yield from reading.evict(state, keys)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -44,42 +44,58 @@ LONGEST_WAIT = 0.05
 LOSSES = 2
 
 
-def warm(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]], *, window: int | None = None) -> Flow[T]:
+def warm(
+    state: State,
+    keys: SessionKeys,
+    attempt: Callable[[], Flow[T | None]],
+    *,
+    window: int | None = None,
+    missed: Callable[[], object] = int,
+) -> Flow[T]:
     """What ``attempt`` finds in a valid hot copy, hydrating as often as it misses; with at most ``window`` messages.
+
+    It misses where it finds None, or garbage, which goes then; at the first time ``missed`` is called.
 
     Raises:
         HydrationTimeout: there was no valid hot copy within ``hydration_timeout``.
         HotTierFull: Redis has no room for one, or evicts it at once.
         Backpressure: too much waits for the store, and the policy found no room.
     """
-    deadline = time.monotonic() + state.settings.hydration_timeout
-    waits, losses, relief, missed = pauses(FIRST_WAIT, LONGEST_WAIT), Losses(), Relief(state, keys), False
+    misses = relief = None
     while True:
         try:
-            reply = yield from attempted(state, keys, attempt)
+            if (reply := (yield from attempt())) is not None:
+                return reply
         except Backpressure as refused:
+            relief = relief or Relief(state, keys)
             yield from relief.find(refused)
-            deadline = time.monotonic() + state.settings.hydration_timeout
+            if misses:
+                misses.deadline = _deadline(state)
             continue
-        if reply is not None:
-            return reply
-        state.counters.add("misses", int(not missed))
-        missed = True
-        if time.monotonic() > deadline:
-            raise HydrationTimeout(
-                f"Session key {keys.session_key!r} was not hydrated within {state.settings.hydration_timeout} s; "
-                "see whether the database is slow, or raise hydration_timeout."
-            )
-        yield from losses.looked_at(state, keys)
-        if not (yield from _hydrate(state, keys, state.settings.window if window is None else window, losses)):
-            state.counters.add("hydration_waits")
-            yield Pause(next(waits))
+        except SessionCacheError:
+            raise
+        except (ValueError, KeyError, OverflowError):
+            yield from drop_garbage(state, keys)
+        if misses is None:
+            misses = _Misses(_deadline(state), pauses(FIRST_WAIT, LONGEST_WAIT))
+            state.counters.add("misses")
+            missed()
+        yield from _brought_back(state, keys, state.settings.window if window is None else window, misses)
+
+
+def _deadline(state: State) -> float:
+    return time.monotonic() + state.settings.hydration_timeout
 
 
 @dataclass(slots=True)
-class Losses:
-    """Copies this call brought, and lost; how many keys Redis had evicted when that was looked at."""
+class _Misses:
+    """Those of one call: until when there may be more, the pauses between them, and the copies it brought, and lost.
 
+    ``evicted``: how many keys Redis had evicted when that was looked at.
+    """
+
+    deadline: float
+    waits: Iterator[float]
     copies: int = 0
     evicted: int | None = None
 
@@ -96,18 +112,20 @@ class Losses:
         self.evicted = evicted
 
 
-def attempted(state: State, keys: SessionKeys, attempt: Callable[[], Flow[T | None]]) -> Flow[T | None]:
-    """What ``attempt`` finds in a valid hot copy; None for none, also where it was garbage, which goes then."""
-    try:
-        return (yield from attempt())
-    except SessionCacheError:
-        raise
-    except (ValueError, KeyError, OverflowError):
-        yield from drop_garbage(state, keys)
-        return None
+def _brought_back(state: State, keys: SessionKeys, window: int, misses: _Misses) -> Flow[None]:
+    """Return when there may be a hot copy again."""
+    if time.monotonic() > misses.deadline:
+        raise HydrationTimeout(
+            f"Session key {keys.session_key!r} was not hydrated within {state.settings.hydration_timeout} s; "
+            "see whether the database is slow, or raise hydration_timeout."
+        )
+    yield from misses.looked_at(state, keys)
+    if not (yield from _hydrate(state, keys, window, misses)):
+        state.counters.add("hydration_waits")
+        yield Pause(next(misses.waits))
 
 
-def _hydrate(state: State, keys: SessionKeys, window: int, losses: Losses) -> Flow[bool]:
+def _hydrate(state: State, keys: SessionKeys, window: int, misses: _Misses) -> Flow[bool]:
     """Bring the hot copy back, if nobody else is at it; True if there may be one now."""
     token = new_op_id()
     try:
@@ -117,7 +135,7 @@ def _hydrate(state: State, keys: SessionKeys, window: int, losses: Losses) -> Fl
         raise
     if not ours:
         return ours is None
-    losses.copies += 1
+    misses.copies += 1
     try:
         work = _load_and_publish(state, keys, token, window)
         return (yield from state.traced("hydrate", work, {"partition": keys.partition}, _told))

@@ -84,7 +84,13 @@ def _clean_text(value: object, what: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionKeys:
-    """The Redis keys of one session key, and those of its partition."""
+    """The Redis keys of one session key, and those of its partition.
+
+    Attributes:
+        logging: those of whatever logs an op, in the order of the scripts.
+        changing: those of every change.
+        changing_quietly: those of a change that asks whether somebody holds the key.
+    """
 
     session_key: str
     partition: int
@@ -100,6 +106,9 @@ class SessionKeys:
     wake: str
     holds: str
     held: str
+    logging: tuple[str, ...]
+    changing: tuple[str, ...]
+    changing_quietly: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +172,10 @@ class Keyspace:
         shared = self.of_partition(partition)
         base = f"{self.prefix}:{{{partition:03d}}}"
         meta, history, pending, lease, turn = (f"{base}:{kind}:{session_key}" for kind in _KINDS)
+        logging = meta, history, pending, shared.dirty, shared.wake, shared.backlog, shared.oldest
+        changing = *logging, turn, shared.holds
         return SessionKeys(
             session_key, partition, meta, history, pending, lease, turn,
             shared.dirty, shared.backlog, shared.oldest, shared.dead, shared.wake, shared.holds, shared.held,
+            logging, changing, (*changing, shared.held),
         )  # fmt: skip

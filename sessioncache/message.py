@@ -10,7 +10,7 @@ value (`InvalidMessage`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -42,10 +42,10 @@ def encode(message: object, max_bytes: int) -> bytes:
     if type(message.get("content")) not in _CONTENT:
         raise InvalidMessage(f"$.content must be a string, a list of blocks or null, not {_name(message['content'])}.")
     try:
-        _check(message, 1)
+        _check_object(message, 1)
     except _Unsayable as fault:
         raise InvalidMessage(f"${''.join(reversed(fault.path))[:200]} {fault.reason}") from None
-    packed: bytes = msgpack.packb(message)
+    packed: bytes = msgpack.Packer().pack(message)
     if len(packed) > max_bytes:
         raise InvalidMessage(f"$ is {len(packed)} bytes long; max_message_bytes allows {max_bytes}.")
     return packed
@@ -89,21 +89,25 @@ def _check_float(value: float, _depth: int) -> None:
 
 
 def _check_object(value: dict[Any, Any], depth: int) -> None:
-    _check_depth(depth)
+    if depth > MAX_NESTING:
+        raise _too_deep()
     key: Any = None
     try:
         for key, item in value.items():
             if type(key) is not str:
                 raise _Unsayable(f"is under a key {_name(key)}; JSON keys are strings.")  # noqa: TRY301 - the path is added below
-            _check_string(key, depth)
-            _check(item, depth + 1)
+            if not key.isascii():
+                _check_string(key, depth)
+            if type(item) is not str or not item.isascii():  # what most are: JSON can say it
+                _check(item, depth + 1)
     except _Unsayable as fault:
         fault.path.append(f".{key}" if type(key) is str and key.isprintable() else f"[{key!a}]")
         raise
 
 
 def _check_array(value: list[Any], depth: int) -> None:
-    _check_depth(depth)
+    if depth > MAX_NESTING:
+        raise _too_deep()
     index = -1
     try:
         for item in value:
@@ -114,9 +118,8 @@ def _check_array(value: list[Any], depth: int) -> None:
         raise
 
 
-def _check_depth(depth: int) -> None:
-    if depth > MAX_NESTING:
-        raise _Unsayable(f"is nested over {MAX_NESTING} levels deep; flatten it.")
+def _too_deep() -> _Unsayable:
+    return _Unsayable(f"is nested over {MAX_NESTING} levels deep; flatten it.")
 
 
 _CONTENT = frozenset({str, list, type(None)})
@@ -167,6 +170,11 @@ def from_json(text: str | bytes) -> bytes:
 def element(seq: int, created_ms: int, message_id: str, packed: bytes) -> bytes:
     """An element of the ``history`` list. The scripts write the same; a test compares them."""
     return f"{seq} {created_ms} {message_id}\n".encode() + packed
+
+
+def stamped(stamps: Sequence[bytes], messages: Sequence[bytes]) -> list[bytes]:
+    r"""The elements of messages, each ``<message id>\n<msgpack>``, by what a script says: seq and milliseconds of each."""
+    return list(map(b"%b %b %b".__mod__, zip(stamps[::2], stamps[1::2], messages, strict=True)))
 
 
 def instant(milliseconds: int) -> datetime:

@@ -41,14 +41,9 @@ class Copy(NamedTuple):
     size: int
     headed: int = 0
 
-    @property
-    def whole(self) -> bool:
-        """Whether it holds the session's first message too."""
-        return self.length == self.total
-
     def covers(self, limit: int | None) -> bool:
         """Whether the newest ``limit`` messages (None: all) are in it, also after more were appended."""
-        return self.whole or (limit is not None and self.length >= limit)
+        return self.length == self.total or (limit is not None and self.length >= limit)
 
     def newest(self, limit: int | None) -> Messages:
         """The newest ``limit`` messages, or all there are."""
@@ -64,6 +59,15 @@ def size_of(elements: Sequence[bytes]) -> int:
 def copied(session_id: str, revision: str, version: int, total: int, raw: list[bytes], headed: int) -> Copy:
     """A copy of these elements."""
     return Copy(session_id, revision, version, total, raw, len(raw), PER_COPY + size_of(raw), headed)
+
+
+def _extended(copy: Copy, version: int, added: Sequence[bytes], headed: int) -> Copy:
+    """A copy with what came after it, which another reader may have put there already."""
+    missing = copy.length + len(added) - len(copy.raw)
+    if missing > 0:
+        copy.raw.extend(added[len(added) - missing :])
+    total, length, size = copy.total + len(added), copy.length + len(added), copy.size + size_of(added)
+    return Copy(copy.session_id, copy.revision, version, total, copy.raw, length, size, headed)
 
 
 class NearCopies:
@@ -94,27 +98,31 @@ class NearCopies:
     def put(self, session_key: str, copy: Copy) -> None:
         """Keep this copy, unless a newer one of the same revision is kept already, or it alone is too large."""
         with self._lock:
-            if copy.size > self._max_bytes:
-                self._forget(session_key)
-                return
             kept = self._copies.get(session_key)
-            if kept is not None and kept.raw is copy.raw and kept.version > copy.version:
-                return
-            self._bytes += copy.size - (kept.size if kept else 0)
+            if kept is None or kept.raw is not copy.raw or kept.version <= copy.version:
+                self._keep(session_key, copy)
+
+    def _keep(self, session_key: str, copy: Copy) -> None:
+        self._forget(session_key)
+        if copy.size <= self._max_bytes:
+            self._bytes += copy.size
             self._copies[session_key] = copy
-            self._copies.move_to_end(session_key)
-            self._shrink()
+            while self._copies and (len(self._copies) > self._max_sessions or self._bytes > self._max_bytes):
+                self._bytes -= self._copies.popitem(last=False)[1].size
 
     def extend(self, copy: Copy, version: int, added: Sequence[bytes], headed: int | None = None) -> Copy:
         """The copy with the messages that came after it, as of a later version; without ``headed`` that stays as it was."""
-        size = copy.size + size_of(added)
         with self._lock:
-            missing = copy.length + len(added) - len(copy.raw)
-            if missing > 0:
-                copy.raw.extend(added[len(added) - missing :])
-        total, length = copy.total + len(added), copy.length + len(added)
-        headed = copy.headed if headed is None else headed
-        return Copy(copy.session_id, copy.revision, version, total, copy.raw, length, size, headed)
+            return _extended(copy, version, added, copy.headed if headed is None else headed)
+
+    def follow(
+        self, session_key: str, session_id: str, revision: str, before: int, version: int, added: Sequence[bytes]
+    ) -> None:
+        """Extend the copy that is kept of this session by the messages that came right after it, if it is one."""
+        with self._lock:
+            copy = self._copies.get(session_key)
+            if copy and copy.version == before and copy.revision == revision and copy.session_id == session_id:
+                self._keep(session_key, _extended(copy, version, added, copy.headed))
 
     def drop(self, session_key: str) -> None:
         """Forget this session key."""
@@ -124,7 +132,3 @@ class NearCopies:
     def _forget(self, session_key: str) -> None:
         kept = self._copies.pop(session_key, None)
         self._bytes -= kept.size if kept else 0
-
-    def _shrink(self) -> None:
-        while self._copies and (len(self._copies) > self._max_sessions or self._bytes > self._max_bytes):
-            self._bytes -= self._copies.popitem(last=False)[1].size

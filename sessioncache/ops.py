@@ -49,14 +49,9 @@ def hydrate(state: State, session_key: str) -> Flow[Hydrated]:
     Raises:
         HydrationTimeout, HotTierFull, StoreUnavailable: it could not be brought back.
     """
-    keys, looks = state.keyspace.of(session_key), count()
-
-    def look() -> Flow[reading.Looked | None]:
-        next(looks)
-        return reading.look(state, keys)
-
-    found = yield from hydration.warm(state, keys, look)
-    return Hydrated(next(looks) == 1, found.info)
+    keys, misses = state.keyspace.of(session_key), count()
+    found = yield from hydration.warm(state, keys, partial(reading.look, state, keys), missed=partial(next, misses))
+    return Hydrated(next(misses) == 0, found.info)
 
 
 @dataclass(frozen=True, slots=True)

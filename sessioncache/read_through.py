@@ -18,7 +18,7 @@ from sessioncache.errors import HydrationTimeout
 from sessioncache.flow import Flow, Pause, Transact
 from sessioncache.hot import reading
 from sessioncache.hot.reading import Found
-from sessioncache.hydration import FIRST_WAIT, LONGEST_WAIT, attempted, drop_garbage, noted, warm
+from sessioncache.hydration import FIRST_WAIT, LONGEST_WAIT, drop_garbage, noted, warm
 from sessioncache.keys import SessionKeys
 from sessioncache.near import Copy, copied
 from sessioncache.op import new_op_id
@@ -96,7 +96,7 @@ def _newest(wanted: _Wanted) -> Flow[View]:
     begun = time.perf_counter()
     near = state.near.get(keys.session_key)
     have = near if near is not None and near.covers(limit) else None
-    deadline, waits = time.monotonic() + state.settings.hydration_timeout, pauses(FIRST_WAIT, LONGEST_WAIT)
+    deadline, waits = time.monotonic() + state.settings.hydration_timeout, None
     while True:
         found = yield from _read(wanted, -1 if limit is None else limit, have)
         copy, fresh = yield from _received(wanted, found, have)
@@ -111,21 +111,14 @@ def _newest(wanted: _Wanted) -> Flow[View]:
             )  # fmt: skip
         if time.monotonic() > deadline:
             raise _kept_changing(keys)
-        have = None
+        have, waits = None, waits or pauses(FIRST_WAIT, LONGEST_WAIT)
         yield Pause(next(waits))
 
 
 def _read(wanted: _Wanted, want: int, have: Copy | None) -> Flow[Found]:
     op_id, state, keys = new_op_id(), wanted.state, wanted.keys
-
-    def look() -> Flow[Found | None]:
-        attempt = partial(reading.read, state, keys, want, have, op_id, access=wanted.access)
-        found = yield from attempted(state, keys, attempt)
-        if found is None:
-            wanted.is_("reads_missed")
-        return found
-
-    return (yield from warm(state, keys, look))
+    attempt = partial(reading.read, state, keys, want, have, op_id, access=wanted.access)
+    return warm(state, keys, attempt, missed=partial(wanted.is_, "reads_missed"))
 
 
 def _received(wanted: _Wanted, found: Found, have: Copy | None) -> Flow[tuple[Copy | None, list[dict[str, Any]] | None]]:

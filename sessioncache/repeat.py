@@ -32,7 +32,7 @@ def evaluate(
     state: State, script: Script, keys: tuple[str, ...], *args: str | bytes | int, wait: Wait | None = None
 ) -> Flow[Any]:
     """Evaluate a script, again while no answer comes and there is time for another try."""
-    return _repeated(state, Evaluate(script, keys, args, wait))
+    return repeated(state, Evaluate(script, keys, args, wait))
 
 
 def evaluate_each(
@@ -74,17 +74,19 @@ def ask(state: State, commands: tuple[tuple[str | bytes | int, ...], ...]) -> Fl
 
 def ask_each(state: State, commands: tuple[tuple[str | bytes | int, ...], ...]) -> Flow[list[Any]]:
     """As `ask`, but a key of a wrong type keeps no other from being asked: its error stands in the reply's place."""
-    return _repeated(state, Command(commands))
+    return repeated(state, Command(commands))
 
 
-def _repeated(state: State, request: Evaluate | Command) -> Flow[Any]:
-    last_start, waits = time.monotonic() + state.settings.timeout - state.settings.redis_timeout, pauses()
+def repeated(state: State, request: Evaluate | Command) -> Flow[Any]:
+    """The reply to a request, made again while none comes and there is time for another try."""
+    begun, waits = time.monotonic(), None
     while True:
         try:
             return (yield request)
         except HotTierUnavailable:
+            waits = waits or pauses()
             pause = next(waits)
-            if time.monotonic() + pause > last_start:
+            if time.monotonic() + pause > begun + state.settings.timeout - state.settings.redis_timeout:
                 raise
         state.counters.add("retries")
         yield Pause(pause)

@@ -66,11 +66,8 @@ class Bench:
 
     def append(self, *texts, ids=None, session_id="s", expected=None):
         op_ids = [op.op_id_of(session_id, one) for one in ids] if ids else [new_op_id()] * len(texts)
-        items = [
-            (op_id, b"m%d\n" % n + message.encode({"content": t}, 10**6))
-            for n, (op_id, t) in enumerate(zip(op_ids, texts, strict=True))
-        ]
-        return self(writing.append, self.keys, Change(session_id, "", expected), op.APPEND, items)
+        messages = [b"m%d\n" % n + message.encode({"content": text}, 10**6) for n, text in enumerate(texts)]
+        return self(writing.append, self.keys, Change(session_id, "", expected), op.APPEND, op_ids, messages)
 
     def log(self):
         return [parse(one) for one in self.client.lrange(self.keys.pending, 0, -1)]
@@ -100,12 +97,13 @@ def test_a_copy_of_another_run_is_a_miss(bench):
 
 
 def test_elements_are_those_of_python(bench):
-    """The scripts and `message.element` write the same bytes; a log parses back."""
+    """The scripts, `message.element` and `message.stamped` write the same bytes; a log parses back."""
     bench.warm()
     reply = bench.append("a", "b")
-    for index, (seq, at_ms) in enumerate(reply.stamps):
-        packed = message.encode({"content": "ab"[index]}, 10**6)
-        assert bench.client.lindex(bench.keys.history, index) == message.element(seq, at_ms, f"m{index}", packed)
+    assert bench.client.lrange(bench.keys.history, 0, -1) == reply.elements
+    for index, element in enumerate(reply.elements):
+        packed, at_ms = message.encode({"content": "ab"[index]}, 10**6), int(element.split()[1])
+        assert element == message.element(index + 1, at_ms, f"m{index}", packed)
         assert op.message_of(bench.log()[index]) == (f"m{index}", packed)
     assert [(one.kind, one.session_id, one.left) for one in bench.log()] == [("append", "s", 1), ("append", "s", 0)]
 
@@ -209,7 +207,7 @@ def test_remembered_ops_are_few(monkeypatch):
     first = bench.append(*"abcdefghij" * 10, **group)
     for n in range(63):
         bench.append("b", ids=[f"later-{n}"])
-        assert bench.append(*"abcdefghij" * 10, **group).stamps == first.stamps
+        assert bench.append(*"abcdefghij" * 10, **group).elements == first.elements
     assert len(entries(bench)) == 163
     bench.append("b", ids=["last"])
     assert len(entries(bench)) == 64

@@ -257,7 +257,8 @@ def search(query: str, owner: str | None, limit: int, *, fresh: bool, as_json: b
 def keys(session_key: str, *, as_json: bool) -> None:
     """Print the Redis keys of a session, one on a line, for redis-cli."""
     known = settings()
-    named = asdict(Keyspace(known.prefix, known.partitions).of(session_key))
+    found = asdict(Keyspace(known.prefix, known.partitions).of(session_key))
+    named = {kind: name for kind, name in found.items() if not isinstance(name, tuple)}  # each once
     if as_json:
         write_json(named)
         return

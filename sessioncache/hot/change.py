@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from sessioncache.config import Settings
 from sessioncache.durability import Wait
 from sessioncache.errors import Backpressure, TurnLost, VersionConflict
-from sessioncache.flow import Flow, Ring
+from sessioncache.flow import Evaluate, Flow, Ring
 from sessioncache.keys import SessionKeys
-from sessioncache.repeat import evaluate
+from sessioncache.repeat import repeated
 from sessioncache.scripts import Script
 from sessioncache.state import AGES, BOUNDS, State, ms
 
@@ -51,25 +51,9 @@ class Busy:
     """A quiet change found the key dirty or held."""
 
 
-def log_keys(keys: SessionKeys) -> tuple[str, ...]:
-    """The Redis keys of whatever logs an op."""
-    return keys.meta, keys.history, keys.pending, keys.dirty, keys.wake, keys.backlog, keys.oldest
-
-
-def all_keys(keys: SessionKeys) -> tuple[str, ...]:
-    """The Redis keys of every change."""
-    return (*log_keys(keys), keys.turn, keys.holds)
-
-
-def quiet_keys(keys: SessionKeys) -> tuple[str, ...]:
-    """Those of a change that asks whether somebody holds the key."""
-    return (*all_keys(keys), keys.held)
-
-
-def ring(state: State, keys: SessionKeys, nobody_was_about: int) -> Flow[None]:
-    """Send a nudge, if the script says that nobody is about."""
-    if nobody_was_about:
-        yield Ring(state.lane_of(keys.partition))
+def ring(state: State, keys: SessionKeys) -> Ring:
+    """The nudge that is sent where a script says that nobody is about."""
+    return Ring(state.lane_of(keys.partition))
 
 
 def change(
@@ -84,12 +68,13 @@ def change(
         Backpressure: too much waits for the store; nothing was written.
     """
     settings, expected = state.settings, terms.expected_version
-    named = quiet_keys(keys) if terms.quiet else all_keys(keys)
-    found = yield from evaluate(
-        state, script, named, state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
+    named = keys.changing_quietly if terms.quiet else keys.changing
+    args = (
+        state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, terms.session_id, "" if expected is None else expected, terms.turn, terms.op_id,
-        ms(settings.hold) if terms.quiet else "", *more, wait=terms.wait,
+        ms(settings.hold) if terms.quiet else "", *more,
     )  # fmt: skip
+    found = yield from repeated(state, Evaluate(script, named, args, terms.wait))
     reply: list[Any] = [*found[0], found[1]] if terms.wait else found
     match reply[0]:
         case b"ok":

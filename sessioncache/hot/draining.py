@@ -10,7 +10,7 @@ from typing import Any
 from sessioncache import scripts
 from sessioncache.errors import HotTierRefused, InvalidKey, LayoutMismatch
 from sessioncache.flow import Flow
-from sessioncache.hot.change import full, log_keys, ring
+from sessioncache.hot.change import full, ring
 from sessioncache.keys import PartitionKeys, SessionKeys, check_session_key
 from sessioncache.repeat import ask, ask_each, evaluate, evaluate_each
 from sessioncache.state import State, ms
@@ -138,7 +138,7 @@ def requeue(state: State, keys: SessionKeys, kind: str, elements: Sequence[bytes
     """
     settings = state.settings
     reply = yield from evaluate(
-        state, scripts.REQUEUE, log_keys(keys), ms(settings.wake), state.bounds, keys.session_key, kind, *elements
+        state, scripts.REQUEUE, keys.logging, ms(settings.wake), state.bounds, keys.session_key, kind, *elements
     )
     match reply[0]:
         case b"miss":
@@ -146,7 +146,8 @@ def requeue(state: State, keys: SessionKeys, kind: str, elements: Sequence[bytes
         case b"full":
             raise full(settings, keys, reply)
         case b"ok":
-            yield from ring(state, keys, reply[1])
+            if reply[1]:
+                yield ring(state, keys)
     return bool(reply[0] == b"ok")
 
 

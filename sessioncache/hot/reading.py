@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from sessioncache import scripts
 from sessioncache.elements import seq_of
 from sessioncache.errors import HotTierRefused
-from sessioncache.flow import Flow
-from sessioncache.hot.change import full, log_keys, quiet_keys, ring
+from sessioncache.flow import Evaluate, Flow
+from sessioncache.hot.change import full, ring
 from sessioncache.hot.writing import Opened, info_of
 from sessioncache.info import Info
 from sessioncache.keys import SessionKeys
 from sessioncache.near import Copy
 from sessioncache.op import new_op_id
-from sessioncache.repeat import ask_each, evaluate
+from sessioncache.repeat import ask_each, evaluate, repeated
 from sessioncache.snapshot import Snapshot
 from sessioncache.state import State, ms
 
@@ -48,7 +48,7 @@ def open_session(
     """Open what is current, or begin a session, as ``verb`` says (see open.lua)."""
     settings = state.settings
     reply = yield from evaluate(
-        state, scripts.OPEN, quiet_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
+        state, scripts.OPEN, keys.changing_quietly, state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, begin.session_id, "", "", begin.op_id, ms(settings.hold), verb, ms(settings.touch), new_op_id(),
         owner, begin.payload, len(begin.fields), *(part for pair in begin.fields.items() for part in pair), *policies,
     )  # fmt: skip
@@ -62,7 +62,8 @@ def _opened(state: State, keys: SessionKeys, reply: list[Any]) -> Flow[Opened | 
         case b"full":
             raise full(state.settings, keys, reply)
         case b"ok":
-            yield from ring(state, keys, reply[1])
+            if reply[1]:
+                yield ring(state, keys)
             return Opened(reply[3].decode(), reply[2] == b"1", info_of(keys, reply[4:]))
     return Refused(reply[0].decode(), int(reply[1]) if reply[1:] else 0)
 
@@ -95,7 +96,7 @@ def tell(
     """Whether the policy is about to reset this session, and nobody was told; then somebody has been told."""
     settings = state.settings
     reply = yield from evaluate(
-        state, scripts.TELL, quiet_keys(keys), state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
+        state, scripts.TELL, keys.changing_quietly, state.ttl_ms(), ms(settings.wake), state.bounds, settings.keep_ops,
         keys.session_key, session_id, "", "", op_id, ms(settings.hold), ahead_ms, *policies,
     )  # fmt: skip
     return (yield from _opened(state, keys, reply))
@@ -128,11 +129,12 @@ def read(
     if have is None and not 0 <= want <= FEW:
         reply = yield from _beside(state, keys, want, (*first, 0, *known))
     if reply is None:
-        reply = yield from evaluate(state, scripts.READ, log_keys(keys), *first, want, *known)
+        reply = yield from repeated(state, Evaluate(scripts.READ, keys.logging, (*first, want, *known)))
     if reply[0] == b"miss":
         return None
     kind, session_id, version, revision, total, owner, consolidated, nobody, _, elements = reply
-    yield from ring(state, keys, nobody)
+    if nobody:
+        yield ring(state, keys)
     return Found(
         kind == b"delta",
         session_id.decode(),
@@ -151,7 +153,7 @@ def _beside(state: State, keys: SessionKeys, want: int, args: tuple[str | int, .
     None where these are not for certain what the script saw, because something was written between the two, and where the
     script is not there or refuses. While the revision is the same, messages were only appended, and their seqs tell.
     """
-    asked = log_keys(keys)
+    asked = keys.logging
     script = ("EVALSHA", scripts.READ.sha, len(asked), *asked, *args)
     newest = ("LRANGE", keys.history, 0 if want < 0 else -want, -1)
     reply, elements, revision = yield from ask_each(state, (script, newest, ("HGET", keys.meta, "revision")))
@@ -163,7 +165,8 @@ def _beside(state: State, keys: SessionKeys, want: int, args: tuple[str | int, .
     expected = count if want < 0 else min(count, want)
     if revision == seen and len(elements) == expected and (not elements or seq_of(elements[-1]) <= int(version)):
         return [*reply[:-1], elements]
-    yield from ring(state, keys, nobody)
+    if nobody:
+        yield ring(state, keys)
     return None
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from sessioncache import scripts
@@ -12,6 +13,7 @@ from sessioncache.flow import Flow
 from sessioncache.hot.change import Arguments, Busy, Change, Moved, change, ring
 from sessioncache.info import Info, from_meta
 from sessioncache.keys import SessionKeys
+from sessioncache.message import stamped
 from sessioncache.state import State, ms
 
 # Fields of a meta hash: the metadata names of a session and our own.
@@ -19,7 +21,7 @@ MAX_FIELDS = 1024
 
 
 class Appended(NamedTuple):
-    """What an append was answered: seq and milliseconds of each message, in order, and where the session stands now.
+    """What an append was answered: the elements of its messages, in order, and where the session stood and stands.
 
     ``waited``: what Redis said to ``terms.wait``.
     """
@@ -27,27 +29,24 @@ class Appended(NamedTuple):
     before: int
     version: int
     revision: str
-    total: int
-    stamps: list[tuple[int, int]]
-    waited: object = None
+    elements: list[bytes]
+    waited: object
 
 
 def append(
-    state: State, keys: SessionKeys, terms: Change, kind: str, items: Sequence[tuple[str, bytes]]
+    state: State, keys: SessionKeys, terms: Change, kind: str, op_ids: Sequence[str], messages: Sequence[bytes]
 ) -> Flow[Appended | Moved | Busy | None]:
-    r"""Append messages, each an op id and ``<message id>\n<msgpack>``; ``terms.op_id`` is not used."""
-    settings = state.settings
-    parts = [part for item in items for part in item]
-    reply = yield from change(
-        state, scripts.APPEND, keys, terms, kind, settings.window, settings.window_bytes, *parts
-    )  # fmt: skip
+    r"""Append messages, each ``<message id>\n<msgpack>``, under an op id each; ``terms.op_id`` is not used."""
+    window = state.settings.window, state.settings.window_bytes
+    parts: Iterable[str | bytes] = chain.from_iterable(zip(op_ids, messages, strict=True))
+    reply = yield from change(state, scripts.APPEND, keys, terms, kind, *window, *parts)
     if not isinstance(reply, list):
         return reply
-    _, before, version, revision, total, nobody, *stamps = reply
-    yield from ring(state, keys, nobody)
+    _, before, version, revision, _, nobody, *stamps = reply
+    if nobody:
+        yield ring(state, keys)
     waited = stamps.pop() if terms.wait else None
-    pairs = [(int(stamps[at]), int(stamps[at + 1])) for at in range(0, len(stamps), 2)]
-    return Appended(int(before), int(version), revision.decode(), int(total), pairs, waited)
+    return Appended(int(before), int(version), revision.decode(), stamped(stamps, messages), waited)
 
 
 def replace(
@@ -60,7 +59,8 @@ def replace(
     )  # fmt: skip
     if not isinstance(reply, list):
         return reply
-    yield from ring(state, keys, reply[2])
+    if reply[2]:
+        yield ring(state, keys)
     return int(reply[1]), int(reply[3])
 
 
@@ -75,7 +75,8 @@ def pop(state: State, keys: SessionKeys, terms: Change) -> Flow[bytes | Moved | 
         return reply
     if reply[0] == b"forgotten":
         raise HotTierUnavailable("The newest message was removed, but Redis's answer was lost; read the history.")
-    yield from ring(state, keys, reply[1])
+    if reply[1]:
+        yield ring(state, keys)
     return bytes(reply[2]) if reply[2:] else b""
 
 
@@ -84,7 +85,8 @@ def truncate(state: State, keys: SessionKeys, terms: Change, kind: str, left: in
     reply = yield from change(state, scripts.TRUNCATE, keys, terms, kind, left)
     if not isinstance(reply, list):
         return reply
-    yield from ring(state, keys, reply[1])
+    if reply[1]:
+        yield ring(state, keys)
     return int(reply[2])
 
 
@@ -117,7 +119,8 @@ def retain(state: State, keys: SessionKeys, terms: Change, kept: Stretch) -> Flo
         return reply
     if reply[0] == b"changed":
         return Changed()
-    yield from ring(state, keys, reply[1])
+    if reply[1]:
+        yield ring(state, keys)
     return int(reply[2])
 
 
@@ -153,7 +156,8 @@ def edit(
         return Edited(found=False)
     if reply[0] == b"below":
         return Below(reply[1].decode())
-    yield from ring(state, keys, reply[1])
+    if reply[1]:
+        yield ring(state, keys)
     return Edited(found=True, seq=int(reply[2] or 0), at_ms=int(reply[3] or 0))
 
 
@@ -175,7 +179,8 @@ def update(
         )
     if reply[0] == b"beyond":
         raise InvalidInput(f"There is no message of this seq yet: the version is {int(reply[1])}; nothing was written.")
-    yield from ring(state, keys, reply[1])
+    if reply[1]:
+        yield ring(state, keys)
     return int(reply[2])
 
 
@@ -195,7 +200,8 @@ def start(
     reply = yield from change(state, scripts.START, keys, terms, session_id, payload, *_flat(fields))
     if not isinstance(reply, list):
         return reply
-    yield from ring(state, keys, reply[1])
+    if reply[1]:
+        yield ring(state, keys)
     return Opened("reset", reply[2] == b"1", info_of(keys, reply[3:]))
 
 
@@ -207,7 +213,7 @@ def info_of(keys: SessionKeys, flat: Sequence[bytes]) -> Info:
     """The session in fields of meta, from a flat reply.
 
     Raises:
-        ValueError, KeyError, OverflowError: it is garbage; see `hydration.attempted`.
+        ValueError, KeyError, OverflowError: it is garbage; see `hydration.warm`.
     """
     return from_meta(keys.session_key, {flat[at].decode(): flat[at + 1] for at in range(0, len(flat), 2)})
 
@@ -221,7 +227,8 @@ def switch(
         return reply
     if reply[0] == b"changed":
         return False
-    yield from ring(state, keys, reply[1])
+    if reply[1]:
+        yield ring(state, keys)
     return True
 
 
@@ -231,7 +238,8 @@ def leave(state: State, keys: SessionKeys, terms: Change, reason: str) -> Flow[b
     reply = yield from change(state, scripts.LEAVE, keys, terms, reason, unknown_ms)
     if not isinstance(reply, list):
         return reply
-    yield from ring(state, keys, reply[1])
+    if reply[1]:
+        yield ring(state, keys)
     return True
 
 
@@ -241,5 +249,6 @@ def delete(state: State, keys: SessionKeys, terms: Change, *, if_current: bool) 
     reply = yield from change(state, scripts.DELETE, keys, terms, unknown_ms, int(if_current))
     if not isinstance(reply, list):
         return reply
-    yield from ring(state, keys, reply[1])
+    if reply[1]:
+        yield ring(state, keys)
     return bool(reply[2] == b"1")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from sessioncache import durability
@@ -16,10 +17,9 @@ from sessioncache.durability import CACHED, STORED, Replicated, Synced
 from sessioncache.errors import DurabilityNotReached, InvalidKey, InvalidMessage, SessionCacheError
 from sessioncache.flow import Flow, Transact
 from sessioncache.hot import writing
-from sessioncache.hot.writing import Appended
 from sessioncache.keys import check_name
 from sessioncache.lifecycle.handle import Handle, changed
-from sessioncache.message import element, encode
+from sessioncache.message import encode
 from sessioncache.op import APPEND, EVENT, message_ids, op_id_of
 from sessioncache.records import Record, record
 from sessioncache.state import State
@@ -84,26 +84,25 @@ def _append(
     names, op_ids = _names(handle.session_id, ids, len(packed), terms.op_id)
     if not packed:
         return []
-    items = list(zip(op_ids, with_names(names, packed), strict=True))
-    attempt = partial(writing.append, state, handle.keys, terms, APPEND if asked.activity else EVENT, items)
+    named, kind = with_names(names, packed), APPEND if asked.activity else EVENT
+    attempt = partial(writing.append, state, handle.keys, terms, kind, op_ids, named)
     reply = yield from changed(state, handle, attempt)
     state.counters.observe("append_seconds", time.perf_counter() - begun, appends=1, messages_appended=len(packed))
-    stamped = zip(reply.stamps, names, packed, strict=True)
-    elements = [element(seq, at_ms, name, one) for (seq, at_ms), name, one in stamped]
-    _extend_near(state, handle, reply, elements)
+    elements = reply.elements
+    if reply.version == reply.before + len(elements):  # none of them was there before
+        near = handle.keys.session_key, handle.session_id, reply.revision
+        state.near.follow(*near, reply.before, reply.version, elements)
     if level == STORED:
         missing = yield from _missing(state, handle, names)
     else:
-        missing = _short_of(question, reply.waited)
+        missing = _short_of(question, reply.waited) if question else ""
     if missing:
         raise _not_reached(level, missing, [record(one, CACHED) for one in elements])
-    return [record(one, level) for one in elements]
+    return list(map(record, elements, repeat(level)))
 
 
-def _short_of(question: Replicated | Synced | None, answer: object) -> SessionCacheError | str:
+def _short_of(question: Replicated | Synced, answer: object) -> SessionCacheError | str:
     """What Redis's answer lacks; nothing where it is enough."""
-    if question is None:
-        return ""
     if isinstance(answer, SessionCacheError):
         return answer
     if durability.wait_of(question, 1.0).reached(answer):
@@ -144,7 +143,7 @@ def encoded(state: State, messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
         InvalidMessage: one is refused, or together they are too large.
     """
     settings = state.settings
-    packed = [encode(one, settings.max_message_bytes) for one in messages]
+    packed = list(map(encode, messages, repeat(settings.max_message_bytes)))
     if sum(map(len, packed)) > max(settings.batch_bytes, settings.max_message_bytes):
         raise InvalidMessage(f"One call takes at most batch_bytes ({settings.batch_bytes}); append in pieces.")
     return packed
@@ -152,7 +151,7 @@ def encoded(state: State, messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
 
 def with_names(names: Sequence[str], packed: Sequence[bytes]) -> list[bytes]:
     """Messages as scripts are given them."""
-    return [name.encode() + b"\n" + one for name, one in zip(names, packed, strict=True)]
+    return list(map(b"%b\n%b".__mod__, zip(map(str.encode, names), packed, strict=True)))
 
 
 def as_list(messages: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -180,12 +179,3 @@ def _names(session_id: str, ids: str | Sequence[str] | None, count: int, op_id: 
     if len(names) != count or len(set(names)) != count:
         raise InvalidKey(f"{count} messages need {count} different ids, not {len(set(names))}.")
     return names, [op_id_of(session_id, name) for name in names]
-
-
-def _extend_near(state: State, handle: Handle, reply: Appended, elements: list[bytes]) -> None:
-    """Extend the near copy by one's own append, if nothing came between."""
-    near = state.near.get(handle.keys.session_key)
-    if near is None or (near.session_id, near.revision) != (handle.session_id, reply.revision):
-        return
-    if near.version == reply.before and reply.version == reply.before + len(elements):
-        state.near.put(handle.keys.session_key, state.near.extend(near, reply.version, elements))

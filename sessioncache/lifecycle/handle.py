@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 from sessioncache import hydration, read_through
 from sessioncache.arguments import number
@@ -56,10 +56,11 @@ def changed(
     Raises:
         SessionMoved, SessionDeleted: the session is not current any more; nothing was written.
     """
-    reply = yield from hydration.warm(state, handle.keys, attempt, window=window)
+    reply: Any = yield from hydration.warm(state, handle.keys, attempt, window=window)
     if isinstance(reply, Moved):
         raise (yield from not_current(state, handle, reply))
-    return cast("T", reply)
+    found: T = reply
+    return found
 
 
 def standing(state: State, handle: Handle) -> Flow[Found]:

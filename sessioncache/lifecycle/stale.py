@@ -47,11 +47,13 @@ def unless_away(state: State, fresh: Flow[T], instead: Callable[[], Flow[T | Non
     Raises:
         HotTierUnavailable: Redis is away, and stale reads are not allowed or find nothing.
     """
+    return _or_stale(state, fresh, instead) if state.settings.stale_reads else fresh
+
+
+def _or_stale(state: State, fresh: Flow[T], instead: Callable[[], Flow[T | None]]) -> Flow[T]:
     try:
         return (yield from fresh)
     except HotTierUnavailable:
-        if not state.settings.stale_reads:
-            raise
         found = yield from instead()
         if found is None:
             raise
