@@ -180,6 +180,7 @@ class PostgresServer:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Every process of it stands still: connections are open, and nothing answers."""
+        os.kill(self.process.pid, signal.SIGSTOP)  # first: it makes no more of them, and sees none end
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         pids = [self.process.pid, *map(int, children)]
         for pid in pids:

@@ -297,7 +297,9 @@ def test_a_thousand_cancellations_leave_the_pool_as_it_was(some_stack):
             assert all(one.data["content"].startswith(session.key + " ") for one in await session.messages(5))
 
     async def work() -> None:
-        async with AsyncSessionCache(settings=some_stack.settings(max_connections=CONNECTIONS)) as cache:
+        async with AsyncSessionCache(
+            settings=some_stack.settings(max_connections=CONNECTIONS, redis_timeout=20.0, timeout=60.0)
+        ) as cache:
             sessions = [await cache.open(f"dm:{n}") for n in range(10)]
             cancelled = 0
             while cancelled < 1000:

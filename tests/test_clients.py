@@ -207,7 +207,7 @@ def test_tasks_share_the_connections_that_there_are(one_stack):
     """As many as are allowed, each given back, the last one first; one that waits in vain is told."""
 
     async def asked() -> None:
-        settings = one_stack.settings(max_connections=2, redis_timeout=0.3)
+        settings = one_stack.settings(max_connections=2, redis_timeout=1.0)
         client = awaiting_client(settings)
         pool = client.connection_pool
         ids = await asyncio.gather(*(client.execute_command("CLIENT", "ID") for _ in range(20)))

@@ -77,6 +77,7 @@ def test_an_idle_sweep_asks_one_command_for_each_partition(one_stack, partitions
         for number in range(20):
             cache.open(str(number))
         cache.flush()
+        cache._connections.settle()  # nudges are sent behind the caller's back
         assert schedule.tick()
         with statements(connections.driver.engine) as sent:
             before = raw.info("stats")["total_commands_processed"]
@@ -98,11 +99,12 @@ def test_a_second_job_of_a_lane_ends_at_once(one_stack):
     with one_stack.cache(**ALONE) as cache, one_stack.raw() as raw:
         cache.open("k").append({"content": "a"})
         right = cache._state.keyspace.lane(0, 1)
-        raw.set(right, "another", px=1500)
+        raw.set(right, "another", px=60_000)
         with requests(cache) as seen:
             assert serve(cache) == 0
         assert kinds(seen) == ["exclusive"]
         assert cache.stats().pending == 2
+        raw.pexpire(right, 1)
         until(lambda: serve(cache) == 2)
         assert not raw.exists(right)
 

@@ -96,7 +96,7 @@ def test_the_primary_is_found_and_followed(pair, tmp_path, door):
             nobody, began = others(), time.monotonic()
             with pytest.raises(HotTierUnavailable, match="No Sentinel names a primary"):
                 nobody.open("k")
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 20
 
 
 def _sentinel(pair):

@@ -685,7 +685,7 @@ def test_load_check_and_unload(at_stack):
         "library": "sessioncache", "installed": "current", "functions": list(functions.NAMES),
     }  # fmt: skip
     with at_stack.raw() as raw:
-        assert raw.keys("*") == []
+        assert raw.keys("sc:*") == []
     assert invoke("unload").output == "removed\n"
     assert invoke("check").exit_code == UNHEALTHY
 

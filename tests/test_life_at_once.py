@@ -158,7 +158,7 @@ def test_the_comparison_sees_what_does_not_agree(one_stack):
     """One increment less, one message less, one that nobody sent, another answer: each is found."""
     server = RedisServer(binary_of("valkey9"), appendonly="yes").start()
     stack = replace(one_stack, server=server, redis_url=server.url)
-    calls = live_at_once(stack, 1, 1.5, plain_drainers)
+    calls = live_at_once(stack, 1, 4.0, plain_drainers)
     agree(stack, calls)
     ops, _ = taken(server.directory)
     server.close()

@@ -37,6 +37,10 @@ def write_until(settings: Settings, name: str, end: float) -> list[tuple[str, st
     return acknowledged
 
 
+# SQLite's lock is not fair.
+PATIENT = {"database_timeout": 20.0, "lease": 25.0, "visibility": 25.0, "hydration_timeout": 60.0}
+
+
 @pytest.mark.long
 @pytest.mark.timeout(400)
 def test_nothing_is_lost_while_workers_are_killed(some_stack):
@@ -46,9 +50,9 @@ def test_nothing_is_lost_while_workers_are_killed(some_stack):
     )
     chance, end, kills, faults = random.Random(some_stack.name), time.time() + SECONDS, 0, []
     with processes(4) as pool, workers(settings, "--processes", "3"), some_stack.raw() as raw:
-        patient = replace(settings, database_timeout=20.0, lease=25.0, visibility=25.0)  # SQLite's lock is not fair
+        patient = replace(settings, **PATIENT)
         writers = [pool.submit(write_until, patient, f"w{n}", end) for n in range(4)]
-        with some_stack.cache(lanes=3) as operator:
+        with some_stack.cache(lanes=3, **PATIENT) as operator:
 
             def flush_now_and_then() -> None:
                 while time.time() < end:

@@ -45,6 +45,13 @@ def open_at(settings: Settings, how: str, at: float) -> tuple[str, bool, str | N
         return (session.session_id, session.was_reset, session.reset_reason, session.had_activity)
 
 
+# As many processes on few processors take their time.
+PATIENT = {
+    "hydration_timeout": 60.0, "redis_timeout": 20.0, "timeout": 60.0,
+    "database_timeout": 40.0, "lease": 50.0, "visibility": 60.0,
+}  # fmt: skip
+
+
 def all_open(settings: Settings, how: str, at: float, count: int = OPENERS) -> list[tuple]:
     """What each was told."""
     with light_processes(count) as pool:
@@ -67,7 +74,7 @@ def rows(stack) -> list[tuple]:
 @pytest.mark.parametrize("how", ["open", "ensure"])
 def test_fifty_processes_open_one_new_key(some_stack, how):
     """One session id, one row; nobody was told of a reset."""
-    found = all_open(some_stack.settings(), how, time.time() + 2)
+    found = all_open(some_stack.settings(**PATIENT), how, time.time() + 2)
     (told,) = set(found)
     assert told[1:] == (False, None, False)
     assert rows(some_stack) == [(told[0], False, None)]
@@ -93,7 +100,7 @@ def make_due(cache: SessionCache, session: Session, reason: str) -> None:
 def test_fifty_processes_open_a_session_that_is_due(some_stack, reason, hot):
     """Exactly one resets it and learns why; all get the new one."""
     policy = {"default": {"mode": "idle", "idle_minutes": 10}}
-    with SessionCache.from_url(some_stack.redis_url, some_stack.database_url, reset=policy, hold=0.05) as cache:
+    with SessionCache.from_url(some_stack.redis_url, some_stack.database_url, reset=policy, hold=0.05, **PATIENT) as cache:
         session = cache.open(KEY)
         session.append({"content": "old"})
         make_due(cache, session, reason)
@@ -109,6 +116,6 @@ def test_fifty_processes_open_a_session_that_is_due(some_stack, reason, hot):
 @THE_OTHER_LATER
 def test_ten_processes_create_one_id(some_stack):
     """One of them has created it; to the others it exists."""
-    found = all_open(some_stack.settings(), "create", time.time() + 2, 10)
+    found = all_open(some_stack.settings(**PATIENT), "create", time.time() + 2, 10)
     assert rows(some_stack) == [("given", False, None)]
     assert sorted(told[0] for told in found) == [""] * 9 + ["given"]

@@ -12,7 +12,7 @@ import pytest
 from children import hydrate_and_hang, processes, read_all
 
 SESSIONS, PROCESSES, THREADS = 200, 8, 8
-LEASE, DEADLINE = 4.0, 60.0
+LEASE, DEADLINE = 15.0, 60.0
 
 
 @pytest.mark.long

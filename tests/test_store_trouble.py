@@ -187,7 +187,7 @@ def test_postgresql_is_in_trouble(database, trouble):
 
 def test_a_deadlock(database):
     """PostgreSQL ends our transaction; the next one applies everything."""
-    database.ask("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = 100', current_database()); END $$")
+    database.ask("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = 2000', current_database()); END $$")
     first, second = sorted([KEY, OTHER])
     with opener(database.stack, "blocking", **FEW) as door:
         cache = door()
@@ -709,7 +709,7 @@ def test_a_connection_that_failed_by_its_text(told):
 
 def test_pauses_grow_to_a_bound(one_stack):
     """A drain job tries for as long as it may, each time after a longer pause, up to `retry_pause`, never two alike."""
-    with opener(one_stack, "blocking", **FEW, slice=0.5, retry_pause=2.0) as door:
+    with opener(one_stack, "blocking", **FEW, slice=60.0, retry_pause=2.0) as door:
         cache = door()
         cache.open(KEY).append(said("a"))
         paused: list[float] = []
@@ -724,9 +724,8 @@ def test_pauses_grow_to_a_bound(one_stack):
             return perform(request)
 
         cache._connections.driver.perform = trouble
-        drained = cache._run(write_behind.drain_lane(cache._state, 0, 1, lambda: False))
+        drained = cache._run(write_behind.drain_lane(cache._state, 0, 1, lambda: len(paused) > 20))
         assert drained.ops == 0
-        assert len(paused) > 10
         assert paused[0] < 0.05
         assert all(1.0 <= pause <= 2.0 for pause in paused[8:])
         assert len(set(paused)) == len(paused)

@@ -352,7 +352,7 @@ def test_whatever_fails_in_a_look_is_told(one_stack, answered):
     """Redis goes away after so many answers: it is not asked for more, and nothing is raised; the queue is apart."""
     with one_stack.cache() as cache:
         cache.open("k")
-    connections, asked = BlockingConnections(one_stack.settings(timeout=0.5, redis_timeout=0.5)), []
+    connections, asked = BlockingConnections(one_stack.settings(timeout=2.0, redis_timeout=2.0)), []
 
     def perform(request):
         asked.append(type(request))
@@ -430,6 +430,7 @@ def test_one_picture_for_a_pipe(one_stack):
             session.append([{"content": "a"}, {"content": "b"}])
         raw.rpush("sc:{007}:dead", b"1 payload k0\n")
         with telling(cache):
+            until(lambda: [one.counters["appends"] for one in look(settings).reports] == [40])
             done = top(settings, *QUICK, "--json")
         truth = cache.stats()
         assert done.exit_code == 0
@@ -513,7 +514,7 @@ def test_live(tmp_path, set_up_sqlite):
 
 def _work(screen: Terminal, settings: Settings) -> None:
     """Append and read, then drain: the figures on the screen are what was done."""
-    with SessionCache(settings=settings) as cache:
+    with SessionCache(settings=replace(settings, redis_timeout=20.0, timeout=60.0)) as cache:
         with writing(cache) as done:
             screen.until(lambda text: figure(text, "appends") > 0)
             found = [compared(screen, done)]

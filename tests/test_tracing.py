@@ -90,7 +90,7 @@ def test_of_errors_the_type_alone(one_stack, seen, monkeypatch, error):
     def away(_request):
         raise HotTierUnavailable(KEY)
 
-    with one_stack.cache(tracing=True, timeout=0.2, redis_timeout=0.2) as cache:
+    with one_stack.cache(tracing=True, timeout=2.0, redis_timeout=2.0) as cache:
         session = cache.open(KEY)
         if error is SessionMoved:
             cache.get(KEY).reset()

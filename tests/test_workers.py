@@ -98,7 +98,7 @@ def test_killed_while_it_drains(some_stack):
 
 def test_sigterm_finishes_the_batch_in_hand(one_stack):
     """It acknowledges what it committed and exits; what is left waits for the next worker."""
-    settings = one_stack.settings(batch=100, lanes=1)
+    settings = one_stack.settings(batch=20, lanes=1)
     with one_stack.cache(lanes=1) as cache:
         sent = fill(cache, 200, 100)
         with workers(settings, "--processes", "1") as process:
@@ -136,6 +136,8 @@ def test_jobs_do_not_grow_with_messages(one_stack):
         time.sleep(0.2)
         waiting = Queue("sessioncache", connection=raw, serializer=JSONSerializer)
         assert 0 < waiting.count <= 4
+        until(cache._connections._bell._waiting.empty)
+    with one_stack.raw() as raw:
         raw.flushall()
     with one_stack.cache() as cache, one_stack.raw() as raw, workers(one_stack.settings(lanes=1), "--processes", "1"):
         until(lambda: worker_pids(raw))
@@ -258,7 +260,7 @@ def test_the_schedule_forgets_old_op_ids(one_stack):
     with one_stack.cache() as cache:
         fill(cache, 5, 1)
         cache.flush()
-    connections = BlockingConnections(one_stack.settings(op_retention=0.01))
+    connections = BlockingConnections(one_stack.settings(op_retention=1e-6))
     schedule = Schedule(connections, threading.Event())
     count = text("SELECT count(*) FROM applied_ops")
     with connections.driver.engine.connect() as connection:

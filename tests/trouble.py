@@ -6,6 +6,7 @@ import contextlib
 import selectors
 import socket
 import time
+import weakref
 from collections.abc import Callable
 
 from proxy import Proxy
@@ -55,16 +56,16 @@ class Late:
     """It is executed; half of the reply comes, the rest when it is asked for on the same connection, or never."""
 
     def __init__(self) -> None:
-        self.rest = b""
+        self.rest: weakref.WeakKeyDictionary[socket.socket, bytes] = weakref.WeakKeyDictionary()
 
     def __call__(self, client: socket.socket, server: socket.socket, request: bytes) -> bool:
-        if not self.rest:
+        if client not in self.rest:
             reply = _executed(server, request)
-            self.rest = reply[len(reply) // 2 :]
+            self.rest[client] = reply[len(reply) // 2 :]
             client.sendall(reply[: len(reply) // 2])
         else:
             with contextlib.suppress(OSError):
-                client.sendall(self.rest)
+                client.sendall(self.rest[client])
         return True
 
 
@@ -78,7 +79,7 @@ def trickle(client: socket.socket, server: socket.socket, request: bytes) -> boo
 
 def tardy(client: socket.socket, server: socket.socket, request: bytes) -> bool:
     """It is executed; the reply comes late, but not too late."""
-    time.sleep(0.4)
+    time.sleep(0.3)
     client.sendall(_executed(server, request))
     return True
 
