@@ -110,10 +110,10 @@ class NearCopies:
             while self._copies and (len(self._copies) > self._max_sessions or self._bytes > self._max_bytes):
                 self._bytes -= self._copies.popitem(last=False)[1].size
 
-    def extend(self, copy: Copy, version: int, added: Sequence[bytes], headed: int | None = None) -> Copy:
-        """The copy with the messages that came after it, as of a later version; without ``headed`` that stays as it was."""
+    def extend(self, copy: Copy, version: int, added: Sequence[bytes], headed: int) -> Copy:
+        """The copy with the messages that came after it, as of a later version."""
         with self._lock:
-            return _extended(copy, version, added, copy.headed if headed is None else headed)
+            return _extended(copy, version, added, headed)
 
     def follow(
         self, session_key: str, session_id: str, revision: str, before: int, version: int, added: Sequence[bytes]

@@ -154,7 +154,8 @@ def _with_older(wanted: _Wanted, copy: Copy) -> Flow[Copy | None]:
         yield from drop_garbage(state, keys)
         return None
     yield from drain_key(state, keys.session_key)
-    missing, before = wanted.of(copy.total) - copy.length, seq_of(hot[0]) if hot else None
+    # Without a hot one: what came since the copy's version comes with the second look, and not from SQL.
+    missing, before = wanted.of(copy.total) - copy.length, seq_of(hot[0]) if hot else copy.version + 1
     work = partial(load.older, session_id=copy.session_id, before=before, limit=missing)
     raw = noted(state, (yield Transact(work, writes=False))) + hot
     state.counters.add("sql_pages")

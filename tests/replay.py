@@ -217,7 +217,9 @@ class Replay:
         """Sessions that SQL made, and where they belong; and those of which somebody was told that they are deleted."""
         for call in self.calls:
             if call.name.startswith("delete") and not call.error and call.told:
-                self.told_deleted.update(sent.session_id for sent in call.sent if sent.verb == "delete")
+                # Of a key, one that was replaced between the look and the deletion is not the one that was deleted.
+                done = [sent for sent in call.sent if sent.verb == "delete" and sent.reply[0] == b"ok"]
+                self.told_deleted.update(sent.session_id for sent in done)
         self.claims: dict[str, dict[int, str]] = defaultdict(dict)
         for call in self.calls:
             for kind, session_id, key, *more in call.stored:

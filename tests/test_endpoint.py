@@ -104,7 +104,7 @@ def test_a_worker_is_scraped(one_stack):
     `sessioncache worker` passes everything on, its logs are JSON lines, workers report also when they are idle, and nothing
     is left of the reports when all has ended.
     """
-    settings = one_stack.settings(lanes=1, report=0.2)
+    settings = one_stack.settings(lanes=1, report=0.5)
     words = ("worker", "--processes", "1", "--http", "127.0.0.1:0", "--log-format", "json")
     command = ("-c", "from sessioncache.cli.main import main; main()", *words)
     with one_stack.cache(lanes=1, report=0) as cache, serving(settings, *command) as (served, lines):
@@ -168,7 +168,7 @@ def test_a_worker_tells_what_is_away(own_postgres, store_of_its_own, own_valkey)
     """SQL, then Redis: alive, not ready, metrics all the same, nothing stale among them; then all is as before."""
     server = own_valkey
     settings = Settings(
-        redis_url=server.url, database_url=store_of_its_own, lanes=1, report=0.2, ready_lag=0.5, database_timeout=2.0,
+        redis_url=server.url, database_url=store_of_its_own, lanes=1, report=0.5, ready_lag=0.5, database_timeout=2.0,
         redis_timeout=1.0, retry_pause=0.2,
     )  # fmt: skip
     with SessionCache(settings=settings) as cache, serving(settings) as (served, _):

@@ -20,6 +20,7 @@ from test_fork import in_a_child
 from test_workers import until
 
 from sessioncache import AsyncSessionCache, ConfigurationError, InvalidMessage, SessionCache
+from sessioncache.flow import Pause
 from sessioncache.metrics import BOUNDS, NAMES, Counters
 from sessioncache.rates import hit_ratio
 from sessioncache.reports import Report, fleet
@@ -71,14 +72,24 @@ def test_what_is_measured_is_what_succeeded(some_stack):
         assert counters["misses"] == 2
 
 
-def test_a_call_that_waits_for_a_hydration_misses_once(one_stack):
+def test_a_call_that_waits_for_a_hydration_misses_once(one_stack, monkeypatch):
     """However often it looks, or the hit ratio would be that of the looks."""
     with one_stack.cache() as cache, one_stack.raw() as raw:
         session = cache.open("dm:1")
         session.append({"content": "a"})
         cache.evict("dm:1")
         before = cache.stats().counters
-        raw.set(cache._state.keyspace.of("dm:1").lease, f"{raw.info('server')['run_id']}:another", px=300)
+        lease, driver, waits = cache._state.keyspace.of("dm:1").lease, cache._connections.driver, []
+        perform = driver.perform
+
+        def another_gives_up(request):
+            waits.extend([request] if isinstance(request, Pause) else [])
+            if len(waits) == 3:
+                raw.delete(lease)
+            return perform(request)
+
+        raw.set(lease, f"{raw.info('server')['run_id']}:another", px=60_000)
+        monkeypatch.setattr(driver, "perform", another_gives_up)
         assert session.history() == [{"content": "a"}]
         after = cache.stats().counters
         assert after["hydration_waits"] - before["hydration_waits"] > 1
@@ -185,7 +196,7 @@ def test_the_awaiting_door_reports_too(one_stack):
     """From a thread, over a connection of its own."""
 
     async def work() -> None:
-        async with AsyncSessionCache(settings=one_stack.settings(report=0.2)) as cache:
+        async with AsyncSessionCache(settings=one_stack.settings(report=0.5)) as cache:
             await (await cache.open("dm:1")).append({"content": "a"})
             with one_stack.raw() as raw:
                 await asyncio.to_thread(until, lambda: raw.exists("sc:processes"))
@@ -233,7 +244,7 @@ def test_a_cache_that_is_used_after_close_reports_again(one_stack):
 
 def test_clients_handed_in(one_stack):
     """A blocking client serves for the reports; of an awaiting one there are none."""
-    settings = replace(one_stack.settings(report=0.2), redis_url="redis://localhost:1/0")
+    settings = replace(one_stack.settings(report=0.5), redis_url="redis://localhost:1/0")
     engine = create_engine(one_stack.database_url)
     with one_stack.raw() as client, SessionCache(client, engine, settings=settings) as cache:
         cache.open("dm:1")
@@ -254,7 +265,7 @@ def test_clients_handed_in(one_stack):
 
 def test_a_child_reports_as_a_process_of_its_own(one_stack):
     """It has a name and a thread of its own, and takes back no report of its parent's."""
-    with one_stack.cache(report=0.2) as cache, one_stack.raw() as raw:
+    with one_stack.cache(report=0.5) as cache, one_stack.raw() as raw:
         cache.open("dm:1")
         until(lambda: raw.keys("sc:process:*"))
 
@@ -276,7 +287,7 @@ def test_a_child_reports_as_a_process_of_its_own(one_stack):
 def test_reports_that_cannot_be_written(one_stack, own_server, caplog):
     """Are counted, told of once, and keep nobody waiting; when Redis is back there is one again."""
     server = own_server()
-    settings = replace(one_stack.settings(report=0.2, redis_timeout=0.5), redis_url=server.url)
+    settings = replace(one_stack.settings(report=0.5, redis_timeout=0.5), redis_url=server.url)
     with SessionCache(settings=settings) as cache:
         cache.open("dm:1")
         until(lambda: reports(cache))
@@ -293,7 +304,7 @@ def test_reports_that_cannot_be_written(one_stack, own_server, caplog):
 )  # fmt: skip
 def test_what_is_no_report_is_left_out(one_stack, text):
     """Whoever wrote it, the others are seen."""
-    with one_stack.cache(report=0.2) as cache, one_stack.raw() as raw:
+    with one_stack.cache(report=0.5) as cache, one_stack.raw() as raw:
         cache.open("dm:1")
         until(lambda: reports(cache))
         raw.zadd("sc:processes", {b"\xfeodd": 10**15, "none": 10**14})
@@ -305,7 +316,7 @@ def test_what_is_no_report_is_left_out(one_stack, text):
 
 def test_reports_are_bounded(one_stack):
     """A thousand names, the newest ones; the oldest are forgotten by the next report."""
-    with one_stack.cache(report=0.2) as cache, one_stack.raw() as raw:
+    with one_stack.cache(report=0.5) as cache, one_stack.raw() as raw:
         now_ms = time.time() * 1000
         raw.zadd("sc:processes", {f"gone:{n}": now_ms - 3_700_000 + n for n in range(500)})
         text = json.dumps({"kind": "server", "host": "h", "pid": 1, "version": "0", "age_ms": 1, "counters": {},

@@ -214,7 +214,7 @@ def test_readers_that_extend_the_same_copy_agree():
     later = [b"%d" % n for n in range(1, 50)]
 
     def extend(upto):
-        made = near.extend(base, 1 + upto, later[:upto])
+        made = near.extend(base, 1 + upto, later[:upto], 0)
         assert made.length == 1 + upto
         near.put("k", made)
 

@@ -6,6 +6,7 @@ import copy
 import pickle
 import tracemalloc
 from dataclasses import asdict, replace
+from functools import partial
 from sys import getsizeof
 
 import msgpack
@@ -14,6 +15,7 @@ import pytest
 from sessioncache import HydrationTimeout, SessionCache, SessionMoved, elements, near, read_through, records, scripts
 from sessioncache.flow import Command
 from sessioncache.hot import reading
+from sessioncache.hydration import warm
 from sessioncache.message import element, encode
 
 KEY = "telegram:dm:42"
@@ -167,6 +169,34 @@ def test_headers_are_looked_at_when_records_are_wanted(some_stack):
             assert other.stats().counters["corrupt_elements"] == before + 1
             assert raw.lindex(history, 1) == head + b"\n" + packed
             other._state.near.drop(KEY)
+
+
+@pytest.mark.parametrize("read", [lambda one: one.history(), lambda one: one.messages().data(), lambda one: one.history(4)])
+def test_what_is_appended_while_older_ones_are_read_comes_once(some_stack, monkeypatch, read):
+    """Where the hot copy was brought without messages: SQL has the new one by then, and Redis has it too."""
+    with some_stack.cache() as cache, some_stack.cache() as other:
+        session, late = cache.open(KEY), [{"content": "late"}]
+        session.append(said(0, 5))
+        cache.flush()
+        cache.evict(KEY)
+        state, keys, driver = cache._state, cache._state.keyspace.of(KEY), cache._connections.driver
+        cache._run(warm(state, keys, partial(reading.look, state, keys), window=0))
+        perform, asked = driver.perform, []
+
+        def see(request):
+            reply = perform(request)
+            asked.append(request)
+            if len(asked) == 1:
+                other.get(KEY).append(late)
+                other.flush()
+            return reply
+
+        monkeypatch.setattr(driver, "perform", see)
+        first = read(session)
+        assert first in (said(0, 5), said(0, 5) + late, said(1, 4) + late, said(2, 3) + late)
+        assert len({one["content"] for one in first}) == len(first)
+        assert cache.stats().counters["corrupt_elements"] == 0
+        assert session.history() == session.messages().data() == said(0, 5) + late
 
 
 def test_history_below_the_window(some_stack):
