@@ -48,7 +48,7 @@ def bars(figures: Sequence[Figure], machine: str) -> Any:
     axes.axvline(1, color=BAR_COLOUR, linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(range(len(found)), [f"{figure.measure}: {bar}" for figure, bar, _, _ in found], fontsize=8)
-    axes.set_xlabel("measured, as a share of the bar: left of the line it is met")
+    axes.set_xlabel("share of the bar (left of 1: met)")
     axes.set_title(machine, fontsize=9)
     return drawn
 
