@@ -529,8 +529,9 @@ def _work(screen: Terminal, settings: Settings) -> None:
         with workers(settings, "--processes", "1"):
             with writing(cache):  # so that there is something to drain until it was seen
                 screen.until(lambda text: figure(text, "ops drained") > 0)
-            screen.shows("   0 ops pending, 0 B, of 0 sessions   overdue 0.0 s")
+            until(lambda: not cache.stats().pending)  # the screen may show an earlier moment
             stored = cache.stats()
+            screen.shows("   0 ops pending, 0 B, of 0 sessions   overdue 0.0 s")
             screen.shows(f"store  up   {stored.sessions} sessions   {stored.messages:,} messages")
             screen.shows("\nworker  .*\n[0-9a-f]{23}… idle +[0-9]")
             screen.until(lambda text: figure(text, "ops drained") == 0)
