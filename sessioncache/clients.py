@@ -35,7 +35,7 @@ class BlockingClient(redis.Redis):
         """The reply to one command, as it came."""
         replies = self.replies((command,))
         if isinstance(replies[0], redis.ResponseError):
-            raise replies.pop()  # not by a name, for the same reason
+            raise replies.pop()  # no name here holds it on: its traceback names all of them
         return replies[0]
 
     def replies(self, commands: Commands) -> list[Any]:
@@ -48,7 +48,7 @@ class BlockingClient(redis.Redis):
                 try:
                     replies.append(connection.read_response())
                 except redis.ResponseError as error:
-                    # Its traceback names the list: all of it would stay until it is collected.
+                    # Its traceback names the list: both would stay until they are collected.
                     replies.append(error.with_traceback(None))
         except BaseException:
             connection.disconnect()
@@ -66,7 +66,7 @@ class AwaitingClient(redis.asyncio.Redis):
         """The reply to one command, as it came."""
         replies = await self.replies((command,))
         if isinstance(replies[0], redis.ResponseError):
-            raise replies.pop()  # not by a name, for the same reason
+            raise replies.pop()  # no name here holds it on: its traceback names all of them
         return replies[0]
 
     async def replies(self, commands: Commands) -> list[Any]:

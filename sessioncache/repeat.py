@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sessioncache.durability import Wait
 from sessioncache.errors import HotTierRefused, HotTierUnavailable
 from sessioncache.flow import Command, Evaluate, Flow, Pause
 from sessioncache.scripts import Script
@@ -28,11 +27,9 @@ def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Iterat
         pause = min(pause * 2, longest)
 
 
-def evaluate(
-    state: State, script: Script, keys: tuple[str, ...], *args: str | bytes | int, wait: Wait | None = None
-) -> Flow[Any]:
+def evaluate(state: State, script: Script, keys: tuple[str, ...], *args: str | bytes | int) -> Flow[Any]:
     """Evaluate a script, again while no answer comes and there is time for another try."""
-    return repeated(state, Evaluate(script, keys, args, wait))
+    return repeated(state, Evaluate(script, keys, args))
 
 
 def evaluate_each(
