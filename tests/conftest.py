@@ -144,6 +144,7 @@ def _stack(request: pytest.FixtureRequest, name: str) -> Iterator[Stack]:
         yield Stack(name, server, server.url, url)
         with redis.Redis.from_url(server.url) as client:
             client.flushall()
+            client.script_flush()  # Whether a script is known hangs on no test before.
 
 
 def _versions(server: RedisServer, store: str) -> str:
