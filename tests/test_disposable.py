@@ -147,9 +147,9 @@ def test_hot_copies_expire_together_with_jitter(stack):
             raw.pexpire(keys.meta, 5000)
             raw.pexpire(keys.history, 5000)
             session.history()
-            both = "return {redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[2])}"  # in a script time stands still
+            both = "return {redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[2])}"
             one, other = raw.eval(both, 2, keys.meta, keys.history)
-            assert one == other
+            assert abs(one - other) < 100  # before Redis 7.2 time goes on in a script
             ttls.append(one)
             assert raw.ttl(keys.pending) == -1
         assert all(80_000 < ttl < 110_001 for ttl in ttls)

@@ -178,11 +178,9 @@ def test_the_comparison_sees_what_does_not_agree(one_stack):
         assert replay.wrong
     engine = create_engine(stack.database_url)
     replay = Replay(ops, calls)
-    counted = next(life for life in replay.lives.values() if life.counters["input_tokens"] and life.deleted_at is None)
+    counted = "SELECT session_id FROM sessions WHERE input_tokens > 0 AND NOT deleted LIMIT 1"
     with engine.begin() as connection:
-        connection.execute(
-            text("UPDATE sessions SET input_tokens = input_tokens - 1 WHERE session_id = :id"), {"id": counted.session_id}
-        )
+        connection.execute(text(f"UPDATE sessions SET input_tokens = input_tokens - 1 WHERE session_id = ({counted})"))
         connection.execute(text("DELETE FROM messages WHERE rowid = (SELECT max(rowid) FROM messages)"))
     engine.dispose()
     replay.compare_store(stack.database_url)

@@ -127,6 +127,7 @@ def test_a_full_read_is_one_round_trip_and_no_script_passes_it_on(some_stack):
     with some_stack.cache(near_sessions=0) as cache:
         session = cache.open(KEY)
         session.append(said(0, MANY))
+        session.messages()  # Redis knows the script from now on
         asked = in_between(cache, lambda: None)
         session.history()
         session.messages()
