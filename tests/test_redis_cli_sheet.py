@@ -26,6 +26,7 @@ from test_workers import until, workers
 
 from sessioncache import SessionCache, functions, keys
 from sessioncache.config import as_environment
+from sessioncache.nudge import enqueue
 
 SHEET = Path(__file__).parent.parent / "docs" / "redis-cli.md"
 KEY, CALM, EVICTED = "telegram:dm:42", "telegram:dm:43", "telegram:dm:44"
@@ -87,7 +88,9 @@ def write_what_waits(cache: SessionCache, raw: redis.Redis) -> None:
     found, at = cache._state.keyspace.of(KEY), int(time.time() * 1000)
     op = raw.lindex(found.pending, 0).partition(b"\n")
     raw.rpush(found.dead, b"%d 22P05 %b\n%b\n%b" % (at, KEY.encode(), op[0], op[2]))
-    until(lambda: raw.llen("rq:queue:sessioncache"))
+    # A worker that stands still while it waits for a job still gets one; the next one stays.
+    lane = cache._state.lane_of(found.partition)
+    until(lambda: raw.llen("rq:queue:sessioncache") or not enqueue(raw, cache._state.settings, lane))
 
 
 @contextmanager
