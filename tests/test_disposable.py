@@ -138,6 +138,7 @@ def test_random_deletion_between_random_calls(stack):
 
 def test_hot_copies_expire_together_with_jitter(stack):
     """`history` and `meta` have the same TTL, refreshed by reads and writes, and not all sessions the same."""
+    apart = 100 if stack.name.startswith("redis") else 0  # in a script time stands still, but not before Redis 7.2
     with stack.cache(ttl=100.0) as cache, stack.raw() as raw:
         ttls = []
         for n in range(20):
@@ -149,7 +150,7 @@ def test_hot_copies_expire_together_with_jitter(stack):
             session.history()
             both = "return {redis.call('PTTL', KEYS[1]), redis.call('PTTL', KEYS[2])}"
             one, other = raw.eval(both, 2, keys.meta, keys.history)
-            assert abs(one - other) < 100  # before Redis 7.2 time goes on in a script
+            assert abs(one - other) <= apart
             ttls.append(one)
             assert raw.ttl(keys.pending) == -1
         assert all(80_000 < ttl < 110_001 for ttl in ttls)

@@ -153,22 +153,20 @@ def test_everything_at_once_for_long(recorded):
     assert sum(checked.values()) > 100
 
 
+@pytest.mark.parametrize("some_stack", ["valkey9-sqlite"], indirect=True)
 @pytest.mark.timeout(120)
-def test_the_comparison_sees_what_does_not_agree(one_stack):
+def test_the_comparison_sees_what_does_not_agree(recorded):
     """One increment less, one message less, one that nobody sent, another answer: each is found."""
-    server = RedisServer(binary_of("valkey9"), appendonly="yes", appendfsync="no").start()
-    stack = replace(one_stack, server=server, redis_url=server.url)
-    calls = live_at_once(stack, 1, 4.0, plain_drainers)
-    agree(stack, calls)
-    with stack.cache(**SMALL) as cache:
+    calls = live_at_once(recorded, 1, 4.0, plain_drainers)
+    agree(recorded, calls)
+    with recorded.cache(**SMALL) as cache:
         cache.flush()  # Reading a session that nobody touched for a while logs a touch.
-    ops, _ = taken(server.directory)
-    server.close()
+    ops, _ = taken(recorded.server.directory)
     usage = next(at for at, call in enumerate(calls) if call.name == "usage" and not call.error)
     append = next(call for call in calls if call.name == "append" and not call.error)
     spoilt = [
-        (ops, [*calls[:usage], *calls[usage + 1 :]], stack.database_url),
-        (ops, [replace(call, told=call.told[:-1]) if call is append else call for call in calls], stack.database_url),
+        (ops, [*calls[:usage], *calls[usage + 1 :]], recorded.database_url),
+        (ops, [replace(call, told=call.told[:-1]) if call is append else call for call in calls], recorded.database_url),
     ]
     for some, theirs, url in spoilt:
         replay = Replay(some, theirs)
@@ -176,13 +174,13 @@ def test_the_comparison_sees_what_does_not_agree(one_stack):
         assert not replay.wrong
         replay.compare_told()
         assert replay.wrong
-    engine = create_engine(stack.database_url)
+    engine = create_engine(recorded.database_url)
     replay = Replay(ops, calls)
     counted = "SELECT session_id FROM sessions WHERE input_tokens > 0 AND NOT deleted LIMIT 1"
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE sessions SET input_tokens = input_tokens - 1 WHERE session_id = ({counted})"))
         connection.execute(text("DELETE FROM messages WHERE rowid = (SELECT max(rowid) FROM messages)"))
     engine.dispose()
-    replay.compare_store(stack.database_url)
+    replay.compare_store(recorded.database_url)
     kinds = {sentence.partition(":")[0] for sentence in replay.wrong}
     assert kinds == {"usage", "the messages of a session", "message_count"}
